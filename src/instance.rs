@@ -1,0 +1,1 @@
+//! Who a bridge is: its name, its config, its unit, its files.

@@ -1,0 +1,1 @@
+//! Keeping an instance running.
