@@ -1,0 +1,165 @@
+//! The folders an instance lives in.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::{Name, Scope};
+
+/// Where configs are read and where running instances leave their sockets and locks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    scope: Scope,
+    config_dir: PathBuf,
+    runtime_base: PathBuf,
+}
+
+/// Why the folders could not be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathsError {
+    /// Neither an option nor the environment says where configs are.
+    #[error("no config folder is known: --config-dir, XDG_CONFIG_HOME and HOME are all unset")]
+    NoConfigDir,
+}
+
+impl PathsError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoConfigDir => "give one with --config-dir DIR, or set HOME",
+        }
+    }
+}
+
+impl Paths {
+    /// The folders for `scope`, from `--config-dir` and the environment as `get` tells it.
+    ///
+    /// # Errors
+    /// [`PathsError::NoConfigDir`] in the user scope when nothing says where configs are.
+    pub fn from_env(
+        scope: Scope,
+        config_dir: Option<&Path>,
+        get: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, PathsError> {
+        // The XDG specification has relative paths ignored; an empty value is no path either.
+        let folder = |key| get(key).map(PathBuf::from).filter(|path| path.is_absolute());
+        let config_dir = match (config_dir, scope) {
+            (Some(dir), _) => std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
+            (None, Scope::System) => PathBuf::from("/etc/foxxy-bridge"),
+            (None, Scope::User) => folder("XDG_CONFIG_HOME")
+                .or_else(|| folder("HOME").map(|home| home.join(".config")))
+                .ok_or(PathsError::NoConfigDir)?
+                .join("foxxy-bridge"),
+        };
+        let runtime_base = match scope {
+            Scope::System => PathBuf::from("/run/foxxy-bridge"),
+            Scope::User => match folder("XDG_RUNTIME_DIR") {
+                Some(dir) => dir.join("foxxy-bridge"),
+                None => config_dir.join("run"),
+            },
+        };
+        Ok(Self { scope, config_dir, runtime_base })
+    }
+
+    /// The scope that these folders belong to.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// The folder of the configs.
+    pub fn config_dir(&self) -> &Path {
+        &self.config_dir
+    }
+
+    /// The folder that has one folder for each instance.
+    pub fn runtime_base(&self) -> &Path {
+        &self.runtime_base
+    }
+
+    /// The config that is read when none is named: `config.json`, or `config.toml` when only that exists.
+    pub fn default_config(&self) -> PathBuf {
+        let [json, toml] = ["json", "toml"].map(|kind| self.config_dir.join("config").with_extension(kind));
+        if !json.exists() && toml.exists() { toml } else { json }
+    }
+
+    /// The folder of an instance's socket and lock.
+    pub fn runtime_dir(&self, name: &Name) -> PathBuf {
+        self.runtime_base.join(name.as_str())
+    }
+
+    /// The socket on which an instance answers for itself.
+    pub fn control_socket(&self, name: &Name) -> PathBuf {
+        self.runtime_dir(name).join("control.sock")
+    }
+
+    /// The file that an instance holds locked for as long as it lives.
+    pub fn lock_file(&self, name: &Name) -> PathBuf {
+        self.runtime_dir(name).join("lock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Option<OsString> {
+        move |key| pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| value.into())
+    }
+
+    fn user(pairs: &'static [(&'static str, &'static str)]) -> Paths {
+        Paths::from_env(Scope::User, None, env(pairs)).unwrap()
+    }
+
+    #[test]
+    fn a_users_folders_follow_xdg() {
+        let paths = user(&[("XDG_CONFIG_HOME", "/x"), ("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/user/7")]);
+        assert_eq!(paths.config_dir(), Path::new("/x/foxxy-bridge"));
+        assert_eq!(paths.runtime_base(), Path::new("/run/user/7/foxxy-bridge"));
+    }
+
+    #[test]
+    fn without_xdg_the_config_folder_holds_everything() {
+        let paths = user(&[("HOME", "/h")]);
+        assert_eq!(paths.config_dir(), Path::new("/h/.config/foxxy-bridge"));
+        assert_eq!(paths.runtime_base(), Path::new("/h/.config/foxxy-bridge/run"));
+    }
+
+    #[test]
+    fn empty_and_relative_values_are_as_good_as_unset() {
+        let paths = user(&[("XDG_CONFIG_HOME", "here"), ("HOME", "/h"), ("XDG_RUNTIME_DIR", "")]);
+        assert_eq!(paths.config_dir(), Path::new("/h/.config/foxxy-bridge"));
+        assert_eq!(paths.runtime_base(), Path::new("/h/.config/foxxy-bridge/run"));
+    }
+
+    #[test]
+    fn the_system_scope_has_its_own_folders() {
+        let paths = Paths::from_env(Scope::System, None, env(&[("XDG_RUNTIME_DIR", "/run/user/0")])).unwrap();
+        assert_eq!(paths.config_dir(), Path::new("/etc/foxxy-bridge"));
+        assert_eq!(paths.runtime_base(), Path::new("/run/foxxy-bridge"));
+    }
+
+    #[test]
+    fn the_option_moves_the_configs_alone() {
+        let dir = Some(Path::new("/elsewhere"));
+        let paths = Paths::from_env(Scope::User, dir, env(&[("XDG_RUNTIME_DIR", "/run/user/7")])).unwrap();
+        assert_eq!(paths.config_dir(), Path::new("/elsewhere"));
+        assert_eq!(paths.runtime_base(), Path::new("/run/user/7/foxxy-bridge"));
+    }
+
+    #[test]
+    fn a_user_without_home_is_told_what_to_give() {
+        let error = Paths::from_env(Scope::User, None, |_| None).unwrap_err();
+        assert_eq!(error, PathsError::NoConfigDir);
+        assert!(error.hint().contains("--config-dir"));
+    }
+
+    #[test]
+    fn json_comes_before_toml_and_toml_is_found_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::from_env(Scope::User, Some(dir.path()), |_| None).unwrap();
+        assert!(paths.default_config().ends_with("config.json"));
+        std::fs::write(dir.path().join("config.toml"), "").unwrap();
+        assert!(paths.default_config().ends_with("config.toml"));
+        std::fs::write(dir.path().join("config.json"), "").unwrap();
+        assert!(paths.default_config().ends_with("config.json"));
+    }
+}
