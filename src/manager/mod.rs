@@ -1,1 +1,63 @@
 //! Keeping an instance running.
+//!
+//! One trait, [`ServiceManager`], for whatever keeps bridges on this host; [`systemd`] is the first of them.
+
+mod error;
+mod model;
+mod spec;
+pub mod systemd;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+pub use error::{Error, ErrorKind, StartFailure};
+pub use model::{Entry, LogQuery, LogStream, Managed, StartRequest, Started, State, Stopped};
+pub use spec::{Limits, Restart, UnitSpec};
+
+use crate::instance::{Name, Scope};
+
+/// What keeps instances running. Every call has a deadline of its own and an error that says what to do.
+pub trait ServiceManager: Send + Sync {
+    /// What it is, for people: `systemd 252 (user)`.
+    fn describe(&self) -> String;
+
+    /// Starts an instance and waits until it serves; a start that fails leaves nothing behind.
+    fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Started, Error>>;
+
+    /// Stops an instance and all of its processes within `timeout`; with `force` at once, without asking them.
+    fn stop<'a>(
+        &'a self,
+        name: &'a Name,
+        force: bool,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Stopped, Error>>;
+
+    /// Restarts a running instance and waits until it serves again.
+    fn restart<'a>(&'a self, name: &'a Name, timeout: Duration) -> BoxFuture<'a, Result<Managed, Error>>;
+
+    /// Sends a signal to the bridge itself, not to its upstreams.
+    fn kill<'a>(
+        &'a self,
+        name: &'a Name,
+        signal: rustix::process::Signal,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Every instance that is not simply stopped, by name.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Managed>, Error>>;
+
+    /// The instance of this name, `None` when nothing of it is running, starting or failed.
+    fn find<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Managed>, Error>>;
+
+    /// What an instance has logged, oldest first; with `follow` the stream ends when it is dropped.
+    fn logs<'a>(&'a self, query: &'a LogQuery) -> BoxFuture<'a, Result<LogStream, Error>>;
+}
+
+/// The service manager of this host for `scope`, reached and asked its version within `timeout`.
+///
+/// # Errors
+/// One of kind [`ErrorKind::Unreachable`] that says what is missing and how to get it.
+pub async fn detect(scope: Scope, timeout: Duration) -> Result<Box<dyn ServiceManager>, Error> {
+    let systemd = systemd::Systemd::connect(scope, &systemd::Host::read(), timeout).await?;
+    Ok(Box::new(systemd))
+}

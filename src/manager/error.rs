@@ -1,0 +1,310 @@
+//! Why a manager could not do what was asked: what, why and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Entry;
+use crate::instance::{Name, Scope};
+
+/// What a caller does differently about; one exit code each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// There is no service manager, or it does not answer (exit code 69).
+    Unreachable,
+    /// The service manager does not let this user do it (77).
+    NotPermitted,
+    /// There is no such running instance (3 where a status is asked, else 1).
+    NotRunning,
+    /// It was tried and failed (1).
+    Failed,
+}
+
+/// Why a manager could not do what was asked. The text is the "what"; [`Error::why`] and [`Error::hint`] go with it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// systemd is not PID 1 here.
+    #[error("systemd is not running on this machine")]
+    NotBooted {
+        /// Whether this is Windows Subsystem for Linux, where it can be switched on.
+        wsl: bool,
+    },
+    /// The calling user has no bus, and so no reachable user manager.
+    #[error("the systemd user manager of uid {uid} cannot be reached")]
+    NoUserBus {
+        /// The calling user.
+        uid: u32,
+        /// `XDG_RUNTIME_DIR`, where the bus would be.
+        runtime_dir: Option<PathBuf>,
+        /// Who called sudo, when somebody did.
+        sudo_user: Option<String>,
+    },
+    /// `XDG_RUNTIME_DIR` is another user's, as after `su`.
+    #[error("the systemd user manager of uid {uid} cannot be reached")]
+    ForeignRuntimeDir {
+        /// The calling user.
+        uid: u32,
+        /// `XDG_RUNTIME_DIR`.
+        runtime_dir: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// A bus socket is there and nobody answers on it.
+    #[error("the {scope} bus at {address} cannot be reached")]
+    BusUnreachable {
+        /// Whose bus.
+        scope: Scope,
+        /// Where.
+        address: String,
+        /// What went wrong.
+        detail: String,
+    },
+    /// The bus answers, and systemd is not on it.
+    #[error("systemd is not on the {scope} bus at {address}")]
+    NotOnBus {
+        /// Whose bus.
+        scope: Scope,
+        /// Where.
+        address: String,
+    },
+    /// systemd did not answer in time.
+    #[error("systemd did not answer within {} s", after.as_secs_f32())]
+    NoAnswer {
+        /// How long we waited.
+        after: Duration,
+    },
+    /// The connection ended in the middle of the work.
+    #[error("the connection to systemd was lost while waiting for {unit}")]
+    Lost {
+        /// The unit.
+        unit: String,
+    },
+    /// This systemd lacks what we need.
+    #[error("systemd {version} is too old: {minimum} or newer is needed")]
+    TooOld {
+        /// What is running.
+        version: u32,
+        /// What is needed.
+        minimum: u32,
+    },
+    /// This user may not do that.
+    #[error("this user may not {action}")]
+    NotPermitted {
+        /// What was tried.
+        action: String,
+        /// Whose manager refused.
+        scope: Scope,
+        /// What it said.
+        detail: String,
+    },
+    /// systemd does not take the unit as we describe it.
+    #[error("systemd refused to {action}")]
+    Rejected {
+        /// What was tried.
+        action: String,
+        /// What it said.
+        detail: String,
+    },
+    /// A path cannot be handed to systemd.
+    #[error("the path {} cannot be given to systemd", path.display())]
+    NotText {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The bridge was started and does not serve.
+    #[error("the bridge `{}` did not {}", .0.name, .0.verb)]
+    DidNotStart(Box<StartFailure>),
+    /// There is nothing to restart or signal.
+    #[error("the bridge `{name}` is not running")]
+    NotRunning {
+        /// The instance.
+        name: Name,
+    },
+    /// It was told to stop and still runs.
+    #[error("the bridge `{name}` did not stop within {} s", after.as_secs())]
+    DidNotStop {
+        /// The instance.
+        name: Name,
+        /// Its unit.
+        unit: String,
+        /// Whose manager keeps it.
+        scope: Scope,
+        /// How long we waited.
+        after: Duration,
+        /// The processes that are left.
+        pids: Vec<u32>,
+    },
+    /// The journal cannot be read.
+    #[error("the journal cannot be read")]
+    Journal {
+        /// What `journalctl` said.
+        detail: String,
+    },
+    /// `journalctl` cannot be run.
+    #[error("`journalctl` cannot be run")]
+    NoJournalctl {
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// systemd answered with an error that we have no words for.
+    #[error("systemd could not {action}")]
+    Bus {
+        /// What was tried.
+        action: String,
+        /// What it said.
+        #[source]
+        source: zbus::Error,
+    },
+}
+
+/// All that is known of a start that failed.
+#[derive(Debug, Clone)]
+pub struct StartFailure {
+    /// The instance.
+    pub name: Name,
+    /// `start` or `restart`.
+    pub verb: &'static str,
+    /// Its unit.
+    pub unit: String,
+    /// Whose manager tried.
+    pub scope: Scope,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// The exit code of the bridge, when it ended with one of its own.
+    pub exit_code: Option<i32>,
+    /// The bridge's own last word on itself.
+    pub status_text: Option<String>,
+    /// Its last log lines, oldest first.
+    pub log: Vec<Entry>,
+    /// Whether systemd goes on trying.
+    pub retrying: bool,
+}
+
+impl Error {
+    /// What a caller does differently about.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotBooted { .. }
+            | Self::NoUserBus { .. }
+            | Self::ForeignRuntimeDir { .. }
+            | Self::BusUnreachable { .. }
+            | Self::NotOnBus { .. }
+            | Self::NoAnswer { .. }
+            | Self::Lost { .. }
+            | Self::TooOld { .. } => ErrorKind::Unreachable,
+            Self::NotPermitted { .. } => ErrorKind::NotPermitted,
+            Self::NotRunning { .. } => ErrorKind::NotRunning,
+            Self::Rejected { .. }
+            | Self::NotText { .. }
+            | Self::DidNotStart(_)
+            | Self::DidNotStop { .. }
+            | Self::Journal { .. }
+            | Self::NoJournalctl { .. }
+            | Self::Bus { .. } => ErrorKind::Failed,
+        }
+    }
+
+    /// Why, in a sentence, where the text does not say it already.
+    pub fn why(&self) -> Option<String> {
+        Some(match self {
+            Self::NotBooted { .. } => {
+                "there is no /run/systemd/system: another init runs here, or none".into()
+            }
+            Self::NoUserBus { runtime_dir: None, .. } => {
+                "XDG_RUNTIME_DIR is not set and /run/user has no bus of this user".into()
+            }
+            Self::NoUserBus { runtime_dir: Some(dir), .. } => {
+                format!("there is no bus at {}/bus", dir.display())
+            }
+            Self::ForeignRuntimeDir { runtime_dir, owner, .. } => {
+                format!("XDG_RUNTIME_DIR is {}, which belongs to uid {owner}", runtime_dir.display())
+            }
+            Self::BusUnreachable { detail, .. }
+            | Self::NotPermitted { detail, .. }
+            | Self::Rejected { detail, .. }
+            | Self::Journal { detail } => detail.clone(),
+            Self::NotOnBus { .. } => "the bus was started by something else, such as dbus-run-session".into(),
+            Self::NotText { .. } => "it is not UTF-8".into(),
+            Self::DidNotStart(failure) => failure.why(),
+            Self::DidNotStop { pids, .. } if pids.is_empty() => "systemd has not finished stopping it".into(),
+            Self::DidNotStop { pids, .. } => format!("these processes are left: {}", join(pids)),
+            Self::NoJournalctl { source } => source.to_string(),
+            Self::Bus { source, .. } => source.to_string(),
+            Self::NoAnswer { .. } | Self::Lost { .. } | Self::TooOld { .. } | Self::NotRunning { .. } => {
+                return None;
+            }
+        })
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NotBooted { wsl: true } => "put `[boot]` and `systemd=true` in /etc/wsl.conf, then run \
+                `wsl --shutdown` in Windows; or serve in the foreground: foxxy-bridge server start"
+                .into(),
+            Self::NotBooted { wsl: false } | Self::TooOld { .. } => {
+                "serve in the foreground: foxxy-bridge server start".into()
+            }
+            Self::NoUserBus { sudo_user: Some(user), .. } => {
+                format!("run it as {user}, without sudo; or use the machine's manager: --system")
+            }
+            Self::NoUserBus { uid: 0, .. } => "use the machine's manager: --system".into(),
+            Self::NoUserBus { uid, runtime_dir: Some(_), .. } => format!(
+                "see that the package dbus-user-session (or dbus-broker) is installed and \
+                 `systemctl status user@{uid}.service` is active, then log in again"
+            ),
+            Self::NoUserBus { runtime_dir: None, .. } | Self::ForeignRuntimeDir { .. } => {
+                "log in as this user (ssh, or `machinectl shell USER@`) rather than with su or sudo -u; \
+                 for a user who never logs in: `sudo loginctl enable-linger USER`"
+                    .into()
+            }
+            Self::BusUnreachable { scope, .. } | Self::NotOnBus { scope, .. } => match scope {
+                Scope::User => {
+                    "`unset DBUS_SESSION_BUS_ADDRESS`, or log in again; then try `systemctl --user status`"
+                        .into()
+                }
+                Scope::System => "try `systemctl status dbus.socket`".into(),
+            },
+            Self::NoAnswer { .. } | Self::Lost { .. } => "try again; it may be busy or reloading".into(),
+            Self::NotPermitted { scope: Scope::System, .. } => "use sudo, or your own manager: --user".into(),
+            Self::NotRunning { .. } => "see what is running: foxxy-bridge server list".into(),
+            Self::DidNotStart(failure) => {
+                format!("see all of its log: journalctl {} {}", unit_flag(failure.scope), failure.unit)
+            }
+            Self::DidNotStop { name, .. } => format!("kill it: foxxy-bridge server stop {name} --force"),
+            Self::Journal { .. } => "add this user to the group systemd-journal, or read it with sudo".into(),
+            Self::NoJournalctl { .. } => "install systemd's journalctl, and see that it is on PATH".into(),
+            Self::NotPermitted { scope: Scope::User, .. }
+            | Self::Rejected { .. }
+            | Self::NotText { .. }
+            | Self::Bus { .. } => return None,
+        })
+    }
+}
+
+impl StartFailure {
+    /// The reason, the bridge's last word, and whether it is over, in a sentence or two.
+    fn why(&self) -> String {
+        let mut why = self.reason.clone();
+        if let Some(text) = &self.status_text {
+            why = format!("{why}; it said last: {text}");
+        }
+        if self.retrying {
+            why.push_str("; systemd goes on trying");
+        }
+        why
+    }
+}
+
+/// `journalctl`'s option for a unit of this scope.
+fn unit_flag(scope: Scope) -> &'static str {
+    match scope {
+        Scope::User => "--user-unit",
+        Scope::System => "--unit",
+    }
+}
+
+fn join(pids: &[u32]) -> String {
+    pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+}

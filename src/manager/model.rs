@@ -1,0 +1,149 @@
+//! What managers are asked and what they answer.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use futures_util::stream::BoxStream;
+
+use super::{Error, UnitSpec};
+use crate::instance::Name;
+
+/// What an instance is doing, in the words of `server list`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It serves.
+    Running,
+    /// It has been started and does not serve yet.
+    Starting,
+    /// It failed and will be started again.
+    Restarting,
+    /// It has been told to stop.
+    Stopping,
+    /// It failed and stays down.
+    Failed,
+    /// It is not running.
+    Stopped,
+    /// A state that this version does not know.
+    Other(String),
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Running => "running",
+            Self::Starting => "starting",
+            Self::Restarting => "restarting",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+            Self::Other(state) => state,
+        })
+    }
+}
+
+/// One instance as its manager knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Managed {
+    /// The instance.
+    pub name: Name,
+    /// Which manager keeps it: `systemd`.
+    pub manager: &'static str,
+    /// The manager's own name for it.
+    pub unit: String,
+    /// The bridge's process, while there is one.
+    pub pid: Option<u32>,
+    /// What it is doing.
+    pub state: State,
+    /// Since when it has been running, or else since when it is in this state.
+    pub since: Option<SystemTime>,
+    /// The config named on its command line.
+    pub config: Option<PathBuf>,
+    /// Its command line.
+    pub argv: Vec<String>,
+    /// How often it was restarted after a failure.
+    pub restarts: u32,
+    /// The bridge's own last word on itself.
+    pub status_text: Option<String>,
+    /// Why its last run failed, in words.
+    pub failure: Option<String>,
+    /// Whether it is gone once stopped; the other kind comes from a unit file.
+    pub transient: bool,
+    /// The file that defines it.
+    pub fragment: Option<PathBuf>,
+}
+
+/// An instance to start.
+#[derive(Debug, Clone)]
+pub struct StartRequest {
+    /// Whom.
+    pub name: Name,
+    /// What to run and how.
+    pub spec: UnitSpec,
+    /// How long to wait until it serves.
+    pub timeout: Duration,
+    /// Whether to wait at all.
+    pub wait: bool,
+}
+
+/// How a start ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Started {
+    /// It serves.
+    Running(Managed),
+    /// It was running before; nothing was changed. Its config may be another one.
+    AlreadyRunning(Managed),
+    /// It was handed to the manager and nobody waited.
+    Queued {
+        /// The manager's name for it.
+        unit: String,
+    },
+}
+
+/// How a stop ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It stopped when asked.
+    Clean,
+    /// It had to be killed.
+    Killed,
+    /// It was not running.
+    NotRunning,
+}
+
+/// Which log lines are wanted.
+#[derive(Debug, Clone)]
+pub struct LogQuery {
+    /// Whose.
+    pub name: Name,
+    /// Whether to wait for more.
+    pub follow: bool,
+    /// At most this many of the last lines; `None` for all.
+    pub lines: Option<u32>,
+    /// From this time on, in the forms that `journalctl --since` reads.
+    pub since: Option<String>,
+    /// Only of this upstream.
+    pub upstream: Option<String>,
+    /// Only this syslog priority (0 emergency … 7 debug) and what is more urgent.
+    pub priority: Option<u8>,
+}
+
+/// One log line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// When, in microseconds since 1970.
+    pub time: u64,
+    /// Its syslog priority: 0 emergency … 7 debug.
+    pub priority: u8,
+    /// The upstream that it is about.
+    pub upstream: Option<String>,
+    /// The text.
+    pub message: String,
+    /// The program that said it.
+    pub identifier: Option<String>,
+    /// The process that said it.
+    pub pid: Option<u32>,
+}
+
+/// Log lines as they come.
+pub type LogStream = BoxStream<'static, Result<Entry, Error>>;

@@ -1,0 +1,69 @@
+//! What a systemd of a given version can do, as measured, not as documented.
+
+/// The oldest systemd that takes every property we always set (`ExecStartEx`, `OOMPolicy`: 243).
+pub const MINIMUM: u32 = 243;
+
+/// Something that only newer versions can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// `RestartSteps=` and `RestartMaxDelaySec=`: the wait between restarts grows.
+    RestartSteps,
+}
+
+impl Feature {
+    /// The first version that has it.
+    fn since(self) -> u32 {
+        match self {
+            Self::RestartSteps => 254,
+        }
+    }
+}
+
+/// The version of a running service manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32);
+
+impl Version {
+    /// The version in what the manager calls its version: `252.39-1~deb12u2`, `v257.13`, `258~rc1`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix('v').unwrap_or(text);
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        digits[..end].parse().ok().map(Self)
+    }
+
+    /// Whether it can do this.
+    pub fn has(self, feature: Feature) -> bool {
+        self.0 >= feature.since()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leading_digits_are_the_version() {
+        for (text, version) in [
+            ("252.39-1~deb12u2", 252),
+            ("257.13", 257),
+            ("v258-rc1", 258),
+            ("249 (249.11-0ubuntu3)", 249),
+            ("260", 260),
+        ] {
+            assert_eq!(Version::parse(text), Some(Version(version)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_version_is_not_guessed() {
+        for text in ["", "v", "unknown", "-3", "99999999999999"] {
+            assert_eq!(Version::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn restart_steps_came_with_254() {
+        assert!(!Version(253).has(Feature::RestartSteps));
+        assert!(Version(254).has(Feature::RestartSteps));
+    }
+}

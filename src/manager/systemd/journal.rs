@@ -1,0 +1,301 @@
+//! The journal, read through `journalctl`: it knows every place and format that journals have.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::state::UnitState;
+use crate::instance::Scope;
+use crate::manager::{Entry, Error, LogQuery, LogStream};
+
+/// The fields that an [`Entry`] is made of.
+const FIELDS: &str = "MESSAGE,PRIORITY,UPSTREAM,SYSLOG_IDENTIFIER,_PID";
+
+/// How long journald may take to hand over the lines of a process that has just ended: it reads them from a socket.
+const TAIL_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// The silence after which a tail is taken as complete.
+const TAIL_QUIET: Duration = Duration::from_millis(250);
+
+/// The priority of a line that has none, as journald has it: informational.
+const DEFAULT_PRIORITY: u8 = 6;
+
+/// The arguments of `journalctl` for what an instance has logged, whichever of its units ran it.
+pub(super) fn arguments(query: &LogQuery, scope: Scope) -> Vec<String> {
+    let mut arguments = common();
+    let option = match scope {
+        // `--user --unit` looks into the user's own journal file alone, which system users and volatile journals lack.
+        Scope::User => "--user-unit",
+        Scope::System => "--unit",
+    };
+    arguments.extend([query.name.unit(), query.name.template_unit()].map(|unit| format!("{option}={unit}")));
+    if query.follow {
+        arguments.push("--follow".into());
+    }
+    match query.lines {
+        Some(lines) => arguments.push(format!("--lines={lines}")),
+        None => arguments.push(if query.follow { "--no-tail".into() } else { "--lines=all".into() }),
+    }
+    if let Some(since) = &query.since {
+        arguments.push(format!("--since={since}"));
+    }
+    if let Some(priority) = query.priority {
+        arguments.push(format!("--priority={priority}"));
+    }
+    if let Some(upstream) = &query.upstream {
+        arguments.push(format!("UPSTREAM={upstream}"));
+    }
+    arguments
+}
+
+/// The arguments of `journalctl` for the last lines of one run of a bridge.
+///
+/// A process that ends at once may be gone before journald looks up which unit it was in, so its lines are also
+/// looked for by its number.
+fn run_arguments(unit: &UnitState, scope: Scope, lines: u32) -> Vec<String> {
+    let id = &unit.invocation_id;
+    let manager_field = match scope {
+        Scope::User => "USER_INVOCATION_ID",
+        Scope::System => "INVOCATION_ID",
+    };
+    let mut arguments = common();
+    arguments.extend(["--follow".into(), format!("--lines={lines}")]);
+    arguments.extend([format!("_SYSTEMD_INVOCATION_ID={id}"), "+".into(), format!("{manager_field}={id}")]);
+    if unit.exec_main_pid != 0 {
+        arguments.extend([
+            "+".into(),
+            format!("_PID={}", unit.exec_main_pid),
+            "SYSLOG_IDENTIFIER=foxxy-bridge".into(),
+        ]);
+        // A process number comes around again; a run does not last from one boot to the next.
+        arguments.push("--boot".into());
+    }
+    arguments
+}
+
+fn common() -> Vec<String> {
+    vec![
+        "--quiet".into(),
+        "--no-pager".into(),
+        "--all".into(),
+        "--output=json".into(),
+        format!("--output-fields={FIELDS}"),
+    ]
+}
+
+/// One line of `journalctl --output=json`; `None` when it is no journal entry.
+pub(super) fn parse(line: &str) -> Option<Entry> {
+    let Ok(Value::Object(fields)) = serde_json::from_str(line) else { return None };
+    let text = |key| fields.get(key).and_then(field_text);
+    Some(Entry {
+        time: text("__REALTIME_TIMESTAMP")?.parse().ok()?,
+        priority: text("PRIORITY").and_then(|number| number.parse().ok()).unwrap_or(DEFAULT_PRIORITY),
+        upstream: text("UPSTREAM"),
+        message: text("MESSAGE").unwrap_or_default(),
+        identifier: text("SYSLOG_IDENTIFIER"),
+        pid: text("_PID").and_then(|number| number.parse().ok()),
+    })
+}
+
+/// A field's text: a string, or its bytes when it is not UTF-8 text, or several of these when it was given several
+/// times, of which the first is taken; null when there is too much of it.
+fn field_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) => {
+            let bytes: Option<Vec<u8>> =
+                items.iter().map(|item| item.as_u64().and_then(|byte| u8::try_from(byte).ok())).collect();
+            match bytes {
+                Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+                None => items.first().and_then(field_text),
+            }
+        }
+        _ => None,
+    }
+}
+
+/// What `journalctl` finds with these arguments.
+pub(super) fn stream(arguments: &[String]) -> Result<LogStream, Error> {
+    let journal = Journal::open(arguments)?;
+    let entries = futures_util::stream::unfold(Some(journal), |journal| async {
+        let mut journal = journal?;
+        match journal.next().await {
+            Ok(Some(entry)) => Some((Ok(entry), Some(journal))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    Ok(entries.boxed())
+}
+
+/// The last lines of a run that failed, systemd's own words about it left out; empty when the journal is not readable.
+pub(super) async fn last_words(unit: &UnitState, scope: Scope, lines: u32) -> Vec<Entry> {
+    if unit.invocation_id.is_empty() {
+        return Vec::new();
+    }
+    // Twice as many: some of them will be systemd's.
+    let Ok(mut journal) = Journal::open(&run_arguments(unit, scope, lines * 2)) else { return Vec::new() };
+    let mut entries: Vec<Entry> = Vec::new();
+    let collect = async {
+        loop {
+            let patience = if entries.is_empty() { TAIL_TIMEOUT } else { TAIL_QUIET };
+            match tokio::time::timeout(patience, journal.next()).await {
+                Ok(Ok(Some(entry))) if entry.identifier.as_deref() == Some("systemd") => {}
+                Ok(Ok(Some(entry))) => entries.push(entry),
+                _ => return,
+            }
+        }
+    };
+    // However much it still says, the caller is waiting for an answer.
+    let _ = tokio::time::timeout(TAIL_TIMEOUT, collect).await;
+    let surplus = entries.len().saturating_sub(lines as usize);
+    entries.drain(..surplus);
+    entries
+}
+
+/// A running `journalctl`, ended with this value.
+struct Journal {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Journal {
+    fn open(arguments: &[String]) -> Result<Self, Error> {
+        let mut child = Command::new("journalctl")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|source| Error::NoJournalctl { source })?;
+        let Some(stdout) = child.stdout.take() else {
+            return Err(Error::Journal { detail: "`journalctl` has no output".into() });
+        };
+        Ok(Self { child, lines: BufReader::new(stdout).lines() })
+    }
+
+    /// The next entry; `None` after the last one.
+    async fn next(&mut self) -> Result<Option<Entry>, Error> {
+        loop {
+            match self.lines.next_line().await {
+                Ok(Some(line)) => {
+                    if let Some(entry) = parse(&line) {
+                        return Ok(Some(entry));
+                    }
+                }
+                Ok(None) => return self.end().await.map(|()| None),
+                Err(error) => return Err(Error::Journal { detail: error.to_string() }),
+            }
+        }
+    }
+
+    /// How it ended.
+    async fn end(&mut self) -> Result<(), Error> {
+        let mut said = String::new();
+        if let Some(stderr) = self.child.stderr.take() {
+            // Only the words matter; a read error leaves what was read.
+            let _ = stderr.take(4096).read_to_string(&mut said).await;
+        }
+        match self.child.wait().await {
+            // With nothing found it ends with 1 and says nothing.
+            Ok(status) if status.success() || said.trim().is_empty() => Ok(()),
+            Ok(_) => Err(Error::Journal { detail: said.trim().to_owned() }),
+            Err(error) => Err(Error::Journal { detail: error.to_string() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::systemd::fake;
+
+    fn query() -> LogQuery {
+        LogQuery {
+            name: "work".parse().unwrap(),
+            follow: false,
+            lines: None,
+            since: None,
+            upstream: None,
+            priority: None,
+        }
+    }
+
+    #[test]
+    fn a_log_covers_both_units_of_an_instance() {
+        let arguments = arguments(&query(), Scope::User);
+        assert!(arguments.contains(&"--user-unit=foxxy-bridge-work.service".to_owned()));
+        assert!(arguments.contains(&"--user-unit=foxxy-bridge@work.service".to_owned()));
+        assert!(arguments.contains(&"--lines=all".to_owned()));
+        assert!(!arguments.contains(&"--follow".to_owned()));
+    }
+
+    #[test]
+    fn a_query_becomes_options_that_cannot_be_mistaken_for_others() {
+        let query = LogQuery {
+            follow: true,
+            lines: Some(20),
+            since: Some("-1h".into()),
+            upstream: Some("--file=/etc/shadow".into()),
+            priority: Some(4),
+            ..query()
+        };
+        let arguments = arguments(&query, Scope::System);
+        insta::assert_snapshot!(arguments.join("\n"), @"");
+    }
+
+    #[test]
+    fn a_run_is_found_by_its_invocation_and_its_process() {
+        let unit = UnitState { invocation_id: "ab".repeat(16), exec_main_pid: 42, ..fake::failed_state() };
+        insta::assert_snapshot!(run_arguments(&unit, Scope::User, 20).join("\n"), @"");
+    }
+
+    #[test]
+    fn an_entry_has_what_the_bridge_wrote() {
+        let line = r#"{"__CURSOR":"s=1","__REALTIME_TIMESTAMP":"1763900000123456","PRIORITY":"4","UPSTREAM":"time",
+            "MESSAGE":"retry","SYSLOG_IDENTIFIER":"foxxy-bridge","_PID":"77"}"#;
+        assert_eq!(
+            parse(line).unwrap(),
+            Entry {
+                time: 1_763_900_000_123_456,
+                priority: 4,
+                upstream: Some("time".into()),
+                message: "retry".into(),
+                identifier: Some("foxxy-bridge".into()),
+                pid: Some(77),
+            }
+        );
+    }
+
+    #[test]
+    fn a_message_that_is_not_text_is_shown_as_far_as_it_is() {
+        let line = r#"{"__REALTIME_TIMESTAMP":"1","MESSAGE":[104,195,40,27]}"#;
+        assert_eq!(parse(line).unwrap().message, "h\u{fffd}(\u{1b}");
+    }
+
+    #[test]
+    fn a_field_given_twice_counts_once_and_null_is_empty() {
+        let line = r#"{"__REALTIME_TIMESTAMP":"1","MESSAGE":null,"UPSTREAM":["a",[98]],"PRIORITY":"x"}"#;
+        let entry = parse(line).unwrap();
+        assert_eq!((entry.message.as_str(), entry.upstream.as_deref(), entry.priority), ("", Some("a"), 6));
+    }
+
+    #[test]
+    fn what_is_no_entry_is_passed_over() {
+        for line in ["", "-- No entries --", "[1]", "{}", r#"{"__REALTIME_TIMESTAMP":"soon"}"#] {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_makes_the_parser_panic(line in "\\PC{0,200}") {
+            let _ = parse(&line);
+        }
+    }
+}

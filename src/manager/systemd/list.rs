@@ -1,0 +1,70 @@
+//! Which instances systemd has.
+
+use zbus::OwnedObjectPath;
+
+use super::state::{LoadState, UnitState};
+use super::{Systemd, is_systemd_error};
+use crate::instance::Name;
+use crate::manager::{Error, Managed, State};
+
+impl Systemd {
+    /// Every instance that is not simply stopped, by name.
+    pub(super) async fn list_instances(&self) -> Result<Vec<Managed>, Error> {
+        let patterns = Name::unit_patterns().map(str::to_owned).to_vec();
+        let units = self
+            .manager
+            .list_units_by_patterns(Vec::new(), patterns)
+            .await
+            .map_err(|error| self.error("list its units", error))?;
+        let mut found = Vec::new();
+        for unit in units {
+            let (unit, path) = (unit.0, unit.6);
+            let Some(name) = Name::from_unit(&unit) else { continue };
+            let state = self.state_at(&unit, &path).await?;
+            if let Some(managed) = state.and_then(|state| present(state, name, unit)) {
+                found.push(managed);
+            }
+        }
+        found.sort_by(|a, b| (&a.name, &a.unit).cmp(&(&b.name, &b.unit)));
+        Ok(found)
+    }
+
+    /// The instance of this name, the running one of its units first; `None` when neither is more than stopped.
+    pub(super) async fn find_instance(&self, name: &Name) -> Result<Option<Managed>, Error> {
+        let mut found: Option<Managed> = None;
+        for unit in [name.unit(), name.template_unit()] {
+            let state = self.state_of(&unit).await?;
+            let Some(managed) = state.and_then(|state| present(state, name.clone(), unit)) else { continue };
+            let better = found.as_ref().is_none_or(|found| found.state == State::Failed);
+            if better {
+                found = Some(managed);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The state of a unit; `None` when systemd does not have it.
+    pub(super) async fn state_of(&self, unit: &str) -> Result<Option<UnitState>, Error> {
+        match self.manager.get_unit(unit.to_owned()).await {
+            Ok(path) => self.state_at(unit, &path).await,
+            Err(error) if is_systemd_error(&error, "NoSuchUnit") => Ok(None),
+            Err(error) => Err(self.error(format!("look up {unit}"), error)),
+        }
+    }
+
+    /// The state of the unit at this object; `None` when it has gone, of which systemd then makes up a blank one.
+    async fn state_at(&self, unit: &str, path: &OwnedObjectPath) -> Result<Option<UnitState>, Error> {
+        match UnitState::read(&self.connection, path).await {
+            Ok(state) => {
+                Ok(Some(state).filter(|state| state.load != LoadState::NotFound || !state.active.is_down()))
+            }
+            Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::UnknownObject(_)) => Ok(None),
+            Err(error) => Err(self.error(format!("read the state of {unit}"), error)),
+        }
+    }
+}
+
+/// The unit as an instance, unless it is simply stopped.
+fn present(state: UnitState, name: Name, unit: String) -> Option<Managed> {
+    Some(state.into_managed(name, unit)).filter(|managed| managed.state != State::Stopped)
+}

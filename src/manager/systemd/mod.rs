@@ -1,0 +1,159 @@
+//! Keeping an instance running with systemd.
+
+mod connection;
+mod failure;
+#[cfg(test)]
+mod fake;
+mod features;
+mod jobs;
+mod journal;
+mod list;
+mod start;
+mod state;
+mod stop;
+mod unit;
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rustix::process::Signal;
+use zbus::DBusError;
+use zbus::proxy::CacheProperties;
+use zbus_systemd::systemd1::ManagerProxy;
+
+pub use connection::Host;
+pub use features::{MINIMUM, Version};
+
+use super::{Error, LogQuery, LogStream, Managed, ServiceManager, StartRequest, Started, Stopped};
+use crate::instance::{Name, Scope};
+
+/// A systemd that we can talk to.
+#[derive(Debug, Clone)]
+pub struct Systemd {
+    scope: Scope,
+    version: Version,
+    connection: zbus::Connection,
+    manager: ManagerProxy<'static>,
+}
+
+impl Systemd {
+    /// The manager of `scope` on `host`, reached within `timeout`.
+    ///
+    /// # Errors
+    /// What is missing on the way to it, or a systemd that is too old.
+    pub async fn connect(scope: Scope, host: &Host, timeout: Duration) -> Result<Self, Error> {
+        let (connection, version) = connection::connect(scope, host, timeout).await?;
+        Self::over(connection, scope, &version).await
+    }
+
+    /// The manager at the other end of a connection.
+    async fn over(connection: zbus::Connection, scope: Scope, version: &str) -> Result<Self, Error> {
+        // A version that is none we can read is a newer one or a rebuilt one: it gets what every version can do.
+        let version = Version::parse(version).unwrap_or(Version(MINIMUM));
+        if version < Version(MINIMUM) {
+            return Err(Error::TooOld { version: version.0, minimum: MINIMUM });
+        }
+        let failed = |error| call_error("listen to systemd", scope, error);
+        let manager = ManagerProxy::builder(&connection)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(failed)?;
+        // Without this systemd sends no signals. It ends with the connection.
+        manager.subscribe().await.map_err(failed)?;
+        Ok(Self { scope, version, connection, manager })
+    }
+
+    /// Which manager it is.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// Its version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// An error of a call, in our words.
+    fn error(&self, action: impl Into<String>, error: zbus::Error) -> Error {
+        call_error(action, self.scope, error)
+    }
+}
+
+impl ServiceManager for Systemd {
+    fn describe(&self) -> String {
+        format!("systemd {} ({})", self.version.0, self.scope)
+    }
+
+    fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Started, Error>> {
+        self.start_unit(request).boxed()
+    }
+
+    fn stop<'a>(
+        &'a self,
+        name: &'a Name,
+        force: bool,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Stopped, Error>> {
+        self.stop_instance(name, force, timeout).boxed()
+    }
+
+    fn restart<'a>(&'a self, name: &'a Name, timeout: Duration) -> BoxFuture<'a, Result<Managed, Error>> {
+        self.restart_instance(name, timeout).boxed()
+    }
+
+    fn kill<'a>(&'a self, name: &'a Name, signal: Signal) -> BoxFuture<'a, Result<(), Error>> {
+        self.signal_instance(name, signal).boxed()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Managed>, Error>> {
+        self.list_instances().boxed()
+    }
+
+    fn find<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Managed>, Error>> {
+        self.find_instance(name).boxed()
+    }
+
+    fn logs<'a>(&'a self, query: &'a LogQuery) -> BoxFuture<'a, Result<LogStream, Error>> {
+        async { journal::stream(&journal::arguments(query, self.scope)) }.boxed()
+    }
+}
+
+/// The D-Bus name of an error that systemd or the bus answered with.
+fn error_name(error: &zbus::Error) -> Option<String> {
+    match error {
+        zbus::Error::MethodError(name, _, _) => Some(name.as_str().to_owned()),
+        zbus::Error::FDO(error) => Some(error.name().as_str().to_owned()),
+        _ => None,
+    }
+}
+
+/// Whether an error is this one of systemd's own.
+fn is_systemd_error(error: &zbus::Error, name: &str) -> bool {
+    error_name(error).is_some_and(|full| full.strip_prefix("org.freedesktop.systemd1.") == Some(name))
+}
+
+fn call_error(action: impl Into<String>, scope: Scope, error: zbus::Error) -> Error {
+    let action = action.into();
+    if let zbus::Error::InputOutput(io) = &error
+        && io.kind() == std::io::ErrorKind::TimedOut
+    {
+        return Error::NoAnswer { after: connection::METHOD_TIMEOUT };
+    }
+    let name = error_name(&error).unwrap_or_default();
+    let detail = match &error {
+        zbus::Error::MethodError(_, Some(text), _) => text.clone(),
+        zbus::Error::FDO(error) => error.description().map_or_else(|| error.to_string(), str::to_owned),
+        other => other.to_string(),
+    };
+    match name.strip_prefix("org.freedesktop.DBus.Error.") {
+        Some("AccessDenied" | "InteractiveAuthorizationRequired" | "AuthFailed") => {
+            Error::NotPermitted { action, scope, detail }
+        }
+        Some("InvalidArgs" | "PropertyReadOnly" | "UnknownProperty" | "NotSupported") => {
+            Error::Rejected { action, detail }
+        }
+        _ => Error::Bus { action, source: error },
+    }
+}

@@ -1,0 +1,178 @@
+//! Starting and restarting, until the bridge serves or it is known why it does not.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::jobs::JobError;
+use super::state::{ActiveState, JobResult, UnitState};
+use super::{Systemd, failure, is_systemd_error, journal, unit};
+use crate::instance::Name;
+use crate::manager::{Error, Managed, StartFailure, StartRequest, Started};
+
+/// How many of its last log lines a failure carries.
+const LAST_WORDS: u32 = 20;
+
+/// How often a start is tried anew when the unit turns out to be there and then not to be.
+const START_TRIES: u32 = 5;
+
+/// How a start or restart came to its end.
+enum End {
+    /// With its job's.
+    Job(JobResult),
+    /// With the caller's patience.
+    Deadline(Duration),
+}
+
+impl Systemd {
+    /// Starts an instance as a transient unit.
+    pub(super) async fn start_unit(&self, request: &StartRequest) -> Result<Started, Error> {
+        let deadline = Instant::now() + request.timeout;
+        let unit = request.name.unit();
+        for other in [request.name.template_unit(), unit.clone()] {
+            if let Some(running) =
+                self.already_running(&request.name, &other, request.timeout, deadline).await?
+            {
+                return Ok(Started::AlreadyRunning(running));
+            }
+        }
+        let properties = unit::transient_properties(&request.name, &request.spec, self.scope, self.version)?;
+        for _ in 0..START_TRIES {
+            self.reset_failed(&unit).await?;
+            let start = self.manager.start_transient_unit(
+                unit.clone(),
+                "fail".into(),
+                properties.clone(),
+                Vec::new(),
+            );
+            let job = match self.enqueue(&unit, start).await {
+                Ok(job) => job,
+                // Left over from a failed run, or somebody else was faster.
+                Err(JobError::Refused(error)) if is_systemd_error(&error, "UnitExists") => {
+                    match self.already_running(&request.name, &unit, request.timeout, deadline).await? {
+                        Some(running) => return Ok(Started::AlreadyRunning(running)),
+                        None => continue,
+                    }
+                }
+                Err(error) => return Err(self.job_error(format!("start {unit}"), error)),
+            };
+            if !request.wait {
+                return Ok(Started::Queued { unit });
+            }
+            let end = match job.finish(deadline).await {
+                Ok(result) => End::Job(result),
+                Err(JobError::Deadline) => End::Deadline(request.timeout),
+                Err(error) => return Err(self.job_error(format!("start {unit}"), error)),
+            };
+            let outcome = self.outcome(&request.name, &unit, "start", end).await;
+            if outcome.is_err() {
+                self.clear_away(&unit).await;
+            }
+            self.release(&unit).await;
+            return outcome.map(Started::Running);
+        }
+        Err(Error::Rejected {
+            action: format!("start {unit}"),
+            detail: "a unit of this name is there each time, and gone when looked at".into(),
+        })
+    }
+
+    /// Restarts the instance's running unit. A failure leaves it to the unit's own restart policy.
+    pub(super) async fn restart_instance(&self, name: &Name, timeout: Duration) -> Result<Managed, Error> {
+        let deadline = Instant::now() + timeout;
+        let Some(managed) = self.find_instance(name).await? else {
+            return Err(Error::NotRunning { name: name.clone() });
+        };
+        let unit = managed.unit;
+        self.hold(&unit).await;
+        self.reset_failed(&unit).await?;
+        let restart = self.manager.restart_unit(unit.clone(), "replace".into());
+        let end = match self.enqueue(&unit, restart).await {
+            Ok(job) => job.finish(deadline).await,
+            Err(error) => Err(error),
+        };
+        let outcome = match end {
+            Ok(result) => self.outcome(name, &unit, "restart", End::Job(result)).await,
+            Err(JobError::Deadline) => self.outcome(name, &unit, "restart", End::Deadline(timeout)).await,
+            Err(error) => Err(self.job_error(format!("restart {unit}"), error)),
+        };
+        self.release(&unit).await;
+        outcome
+    }
+
+    /// The instance when this unit of it is up, or comes up by the deadline without our doing.
+    async fn already_running(
+        &self,
+        name: &Name,
+        unit: &str,
+        timeout: Duration,
+        deadline: Instant,
+    ) -> Result<Option<Managed>, Error> {
+        let Some(state) = self.state_of(unit).await? else { return Ok(None) };
+        if state.active.is_up() {
+            return Ok(Some(state.into_managed(name.clone(), unit.to_owned())));
+        }
+        if !state.active.is_changing() {
+            return Ok(None);
+        }
+        let was_starting = state.active == ActiveState::Activating;
+        self.hold(unit).await;
+        let outcome = match self.settle(unit, deadline).await {
+            Ok(Some(state)) if state.is_up() => self.managed(name, unit).await,
+            // It was stopping: now it can be started.
+            Ok(Some(_)) if !was_starting => Ok(None),
+            Ok(Some(_)) => Err(self.failure(name, unit, "start", &End::Job(JobResult::Failed)).await),
+            Ok(None) => Err(self.failure(name, unit, "start", &End::Deadline(timeout)).await),
+            Err(error) => Err(error),
+        };
+        self.release(unit).await;
+        outcome
+    }
+
+    /// What became of the unit now that its job has ended, whatever the job said: it may be done and the unit failed.
+    async fn outcome(&self, name: &Name, unit: &str, verb: &'static str, end: End) -> Result<Managed, Error> {
+        match self.managed(name, unit).await? {
+            Some(managed) => Ok(managed),
+            None => Err(self.failure(name, unit, verb, &end).await),
+        }
+    }
+
+    /// The instance when this unit of it is up.
+    async fn managed(&self, name: &Name, unit: &str) -> Result<Option<Managed>, Error> {
+        let state = self.state_of(unit).await?.filter(|state| state.active.is_up());
+        Ok(state.map(|state| state.into_managed(name.clone(), unit.to_owned())))
+    }
+
+    /// Why a unit does not serve, with all that can be found out.
+    async fn failure(&self, name: &Name, unit: &str, verb: &'static str, end: &End) -> Error {
+        let state = match self.state_of(unit).await {
+            Ok(state) => state.unwrap_or_else(UnitState::blank),
+            Err(error) => return error,
+        };
+        let reason = match end {
+            End::Job(result) => failure::explain_start(result, &state),
+            End::Deadline(after) => {
+                format!("it did not report within {} s that it is ready", after.as_secs_f32())
+            }
+        };
+        Error::DidNotStart(Box::new(StartFailure {
+            name: name.clone(),
+            verb,
+            unit: unit.to_owned(),
+            scope: self.scope,
+            reason,
+            exit_code: failure::own_exit_code(&state),
+            status_text: Some(state.status_text.clone()).filter(|text| !text.is_empty()),
+            log: journal::last_words(&state, self.scope, LAST_WORDS).await,
+            retrying: verb == "restart" && state.active == ActiveState::Activating,
+        }))
+    }
+
+    fn job_error(&self, action: String, error: JobError) -> Error {
+        match error {
+            JobError::Refused(error) => self.error(action, error),
+            JobError::Deadline => Error::NoAnswer { after: super::connection::METHOD_TIMEOUT },
+            JobError::Other(error) => error,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Stopping, until no process is left.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::Instant;
+
+use super::jobs::JobError;
+use super::state::{ServiceResult, UnitState};
+use super::{Systemd, is_systemd_error};
+use crate::instance::Name;
+use crate::manager::{Error, Stopped};
+
+/// How long a bridge that failed to start may take to stop before it is killed.
+const CLEAR_AWAY_GRACE: Duration = Duration::from_secs(5);
+
+/// How long the kernel may take to end processes that were killed.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Systemd {
+    /// Stops every unit of an instance.
+    pub(super) async fn stop_instance(
+        &self,
+        name: &Name,
+        force: bool,
+        timeout: Duration,
+    ) -> Result<Stopped, Error> {
+        let deadline = Instant::now() + timeout;
+        let mut outcome = Stopped::NotRunning;
+        for unit in [name.unit(), name.template_unit()] {
+            let Some(state) = self.state_of(&unit).await? else { continue };
+            if state.active.is_down() && self.processes(&unit).await.is_empty() {
+                self.reset_failed(&unit).await?;
+                continue;
+            }
+            // Held, so that how it ended can be read when it has.
+            self.hold(&unit).await;
+            let stopped = self.stop_unit(&unit, force, deadline).await;
+            let stopped = match stopped {
+                Ok(()) => self.stopped(name, &unit, force, timeout).await,
+                Err(JobError::Deadline) => Err(self.not_stopped(name, &unit, timeout).await),
+                Err(JobError::Refused(error)) => Err(self.error(format!("stop {unit}"), error)),
+                Err(JobError::Other(error)) => Err(error),
+            };
+            self.release(&unit).await;
+            match stopped? {
+                Stopped::Killed => outcome = Stopped::Killed,
+                Stopped::Clean if outcome == Stopped::NotRunning => outcome = Stopped::Clean,
+                Stopped::Clean | Stopped::NotRunning => {}
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Sends a signal to the bridge of a running instance.
+    pub(super) async fn signal_instance(&self, name: &Name, signal: Signal) -> Result<(), Error> {
+        let Some(managed) = self.find_instance(name).await?.filter(|managed| managed.pid.is_some()) else {
+            return Err(Error::NotRunning { name: name.clone() });
+        };
+        let sent = self.manager.kill_unit(managed.unit.clone(), "main".into(), signal.as_raw()).await;
+        sent.map_err(|error| self.error(format!("signal {}", managed.unit), error))
+    }
+
+    /// Ends what a failed start has left, as far as it can be ended; the failure itself is what the caller is told.
+    pub(super) async fn clear_away(&self, unit: &str) {
+        let grace = Instant::now() + CLEAR_AWAY_GRACE;
+        if let Err(JobError::Deadline) = self.stop_unit(unit, false, grace).await {
+            let _ = self.stop_unit(unit, true, Instant::now() + KILL_TIMEOUT).await;
+        }
+        let _ = self.reset_failed(unit).await;
+    }
+
+    /// Forgets that a unit failed: its restart counter, and the unit itself when nothing else holds it.
+    pub(super) async fn reset_failed(&self, unit: &str) -> Result<(), Error> {
+        match self.manager.reset_failed_unit(unit.to_owned()).await {
+            Err(error) if !is_systemd_error(&error, "NoSuchUnit") => {
+                Err(self.error(format!("reset {unit}"), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps systemd from forgetting a unit while we watch it. Without it some answers are lost, no more.
+    pub(super) async fn hold(&self, unit: &str) {
+        let _ = self.manager.ref_unit(unit.to_owned()).await;
+    }
+
+    /// Ends [`Systemd::hold`], and the hold that `AddRef` took at the start.
+    pub(super) async fn release(&self, unit: &str) {
+        let _ = self.manager.unref_unit(unit.to_owned()).await;
+    }
+
+    /// Stops a unit and waits for the end of that job.
+    async fn stop_unit(&self, unit: &str, force: bool, deadline: Instant) -> Result<(), JobError> {
+        let stop = self.manager.stop_unit(unit.to_owned(), "replace".into());
+        let job = match self.enqueue(unit, stop).await {
+            Ok(job) => job,
+            Err(JobError::Refused(error)) if is_systemd_error(&error, "NoSuchUnit") => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if force {
+            // After the stop is queued: a bridge killed before it would be started again. That nothing is left to
+            // kill is no failure.
+            let kill = Signal::KILL.as_raw();
+            let _ = self.manager.kill_unit(unit.to_owned(), "all".into(), kill).await;
+        }
+        job.finish(deadline).await.map(drop)
+    }
+
+    /// How a unit that was told to stop has ended.
+    async fn stopped(
+        &self,
+        name: &Name,
+        unit: &str,
+        force: bool,
+        timeout: Duration,
+    ) -> Result<Stopped, Error> {
+        let state = self.state_of(unit).await?.unwrap_or_else(UnitState::blank);
+        if !state.active.is_down() || !self.processes(unit).await.is_empty() {
+            return Err(self.not_stopped(name, unit, timeout).await);
+        }
+        self.reset_failed(unit).await?;
+        let killed = force || matches!(state.result, ServiceResult::Timeout | ServiceResult::Watchdog);
+        Ok(if killed { Stopped::Killed } else { Stopped::Clean })
+    }
+
+    async fn not_stopped(&self, name: &Name, unit: &str, after: Duration) -> Error {
+        let pids = self.processes(unit).await;
+        Error::DidNotStop { name: name.clone(), unit: unit.to_owned(), scope: self.scope, after, pids }
+    }
+
+    /// The processes in a unit's cgroup; none when the unit is gone, for systemd keeps one that has any.
+    async fn processes(&self, unit: &str) -> Vec<u32> {
+        let found = self.manager.get_unit_processes(unit.to_owned()).await.unwrap_or_default();
+        found.into_iter().map(|(_, pid, _)| pid).collect()
+    }
+}
