@@ -1,0 +1,58 @@
+//! The machine is what the other tests take it for.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::machine::Machine;
+
+crate::tests![
+    the_user_manager_takes_transient_units,
+    users_read_their_own_journal,
+    a_user_without_a_manager_has_no_bus,
+    the_binary_runs_as_the_user,
+    real_mcp_servers_answer_a_client_of_the_user,
+];
+
+/// How long what was logged may take to show up.
+const JOURNAL_DEADLINE: Duration = Duration::from_secs(10);
+
+fn the_user_manager_takes_transient_units(machine: &Machine) {
+    assert_eq!(machine.user(&["systemctl", "--user", "is-system-running"]).success(), "running\n");
+    machine.user(&["systemd-run", "--user", "--wait", "--quiet", "true"]).success();
+    machine.user(&["systemd-run", "--user", "--wait", "--quiet", "sh", "-c", "exit 7"]).failure(7);
+}
+
+fn users_read_their_own_journal(machine: &Machine) {
+    machine.user(&["systemd-run", "--user", "--wait", "--unit=boots-says", "echo", "a word"]).success();
+    let log = ["journalctl", "--user", "--user-unit=boots-says", "--output=cat"];
+    machine.wait_until(JOURNAL_DEADLINE, "the user's journal has what their unit wrote", || {
+        machine.user(&log).stdout.lines().any(|line| line == "a word")
+    });
+    assert!(!machine.loner(&log).stdout.contains("a word"), "another user reads it too");
+}
+
+fn a_user_without_a_manager_has_no_bus(machine: &Machine) {
+    let stderr = machine.loner(&["systemctl", "--user", "is-system-running"]).failure(1);
+    assert!(stderr.contains("Failed to connect to bus"), "{stderr}");
+}
+
+fn the_binary_runs_as_the_user(machine: &Machine) {
+    machine.user_sh("test $(id -un) = tester; foxxy-bridge --version").success();
+}
+
+fn real_mcp_servers_answer_a_client_of_the_user(machine: &Machine) {
+    const NPM: &str = "node /opt/servers/node_modules/@modelcontextprotocol";
+    let servers = [
+        (format!("{NPM}/server-everything/dist/index.js stdio"), "mcp-servers/everything"),
+        (format!("{NPM}/server-filesystem/dist/index.js /tmp"), "secure-filesystem-server"),
+        (format!("{NPM}/server-memory/dist/index.js"), "memory-server"),
+        ("/opt/servers/venv/bin/python -m mcp_server_time".to_owned(), "mcp-time"),
+    ];
+    for (command, name) in servers {
+        let client = ["/opt/servers/venv/bin/python", "/opt/servers/client.py", &command, "init"];
+        let answer = machine.user(&client).success();
+        let answer: Value = serde_json::from_str(&answer).expect("client.py prints JSON");
+        assert_eq!(answer["serverInfo"]["name"], name);
+    }
+}

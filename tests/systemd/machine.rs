@@ -1,0 +1,344 @@
+//! A throw-away machine with a real systemd: PID 1, logind, dbus, journald, and a user whose manager lingers.
+//!
+//! Its root is an overlay over the host's, so that the host's node, python and libraries are there; what is written
+//! goes to a tmpfs. Both are mounted in a mount namespace of systemd-nspawn's own, and nspawn is told to stop when this
+//! process dies, however it dies: nothing is left that would have to be cleaned up.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+
+/// How long a machine may take to boot; it takes about 5 s.
+const BOOT_DEADLINE: Duration = Duration::from_secs(90);
+/// How long a machine may take to stop before it is killed; it takes about 2 s.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a command in the machine may take.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
+/// How long after its deadline a command that ignores SIGTERM is killed.
+const KILL_AFTER: Duration = Duration::from_secs(5);
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The user who has a lingering manager, and nothing else.
+const TESTER: &str = "tester";
+/// The user who has no manager: no linger, no login, no bus, no runtime folder.
+const LONER: &str = "loner";
+
+/// Makes the root in an empty folder and boots it. `$1` folder, `$2` lower tree, `$3` machine id, `$4` our binary,
+/// `$5` the real MCP servers, `$6` who lingers, `$7` who does not.
+const BOOT: &str = r#"
+set -eu
+mount -t tmpfs -o mode=0755 tmpfs "$1"
+cd "$1"
+mkdir upper work root
+mount -t overlay -o "lowerdir=$2,upperdir=upper,workdir=work" overlay root
+
+# What the host starts at boot is none of the tests' business; aliases (dbus.service) and masks stay.
+rm -rf root/etc/systemd/system/*.wants root/etc/systemd/system/*.requires root/etc/rc?.d/*
+: > root/etc/fstab
+rm -f root/etc/machine-id root/etc/hostname
+echo "$3" > root/etc/machine-id
+echo foxxy-test > root/etc/hostname
+
+# A persistent journal is the one that users may read their own part of.
+rm -rf root/var/log/journal root/var/lib/systemd/linger
+mkdir -p root/var/log/journal root/var/lib/systemd/linger
+for user in "$6" "$7"; do chroot root useradd --create-home --shell /bin/sh "$user"; done
+touch "root/var/lib/systemd/linger/$6"
+
+install -D -m 0755 "$4" root/usr/local/bin/foxxy-bridge
+exec systemd-nspawn --quiet --boot --directory=root --console=pipe --register=no --keep-unit --settings=no \
+    --private-network --link-journal=no --resolv-conf=off --kill-signal=SIGRTMIN+4 --bind-ro="$5:/opt/servers"
+"#;
+
+/// What the machine's root is made of.
+#[derive(Clone, Copy)]
+pub(crate) enum Tree {
+    /// The host's own root.
+    Host,
+}
+
+impl Tree {
+    /// The tree that the overlay lies upon.
+    fn lower(self) -> &'static str {
+        match self {
+            Self::Host => "/",
+        }
+    }
+}
+
+/// A booted machine; dropping it stops it.
+pub(crate) struct Machine {
+    nspawn: Child,
+    console: File,
+    /// The machine's PID 1, as the host numbers it.
+    leader: u32,
+    /// The uid of `tester`.
+    tester: u32,
+    /// What was run since the last look, for whoever has to explain a failure.
+    transcript: Mutex<String>,
+}
+
+/// Who runs a command.
+#[derive(Clone, Copy)]
+enum As {
+    Root,
+    Tester,
+    Loner,
+}
+
+impl Machine {
+    /// Why this host cannot boot one, if it cannot.
+    pub(crate) fn unavailable() -> Option<&'static str> {
+        if !geteuid().is_root() {
+            return Some("a machine with its own systemd needs root");
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&path).any(|dir| dir.join("systemd-nspawn").is_file());
+        (!found).then_some("systemd-nspawn is not installed (Debian: systemd-container)")
+    }
+
+    /// Boots one and waits for the user manager of `tester`; an error tells what the console said.
+    pub(crate) fn boot(tree: Tree) -> Result<Self, String> {
+        let id =
+            fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(|e| format!("no random id: {e}"))?;
+        let id = id.trim().replace('-', "");
+        let console = tempfile::tempfile().map_err(|e| format!("no file for the console: {e}"))?;
+        let nspawn = spawn(tree, &id, &console).map_err(|e| format!("setpriv (util-linux): {e}"))?;
+
+        let mut machine =
+            Self { nspawn, console, leader: 0, tester: 0, transcript: Mutex::new(String::new()) };
+        machine.wait_for_boot(&id).map_err(|why| {
+            format!("{why}\n--- console\n{}{}", read_all(&machine.console), machine.explain(&[]))
+        })?;
+        Ok(machine)
+    }
+
+    fn wait_for_boot(&mut self, id: &str) -> Result<(), String> {
+        let start = Instant::now();
+        let left = || BOOT_DEADLINE.saturating_sub(start.elapsed());
+
+        let mut leader = None;
+        poll(left(), || {
+            leader = find_leader(self.nspawn.id(), id);
+            leader.is_some() || !matches!(self.nspawn.try_wait(), Ok(None))
+        });
+        self.leader = leader.ok_or("systemd-nspawn did not start the machine")?;
+
+        let booted = |out: &Output| matches!(out.stdout.trim(), "running" | "degraded");
+        poll(left(), || booted(&self.root(&["systemctl", "is-system-running"])))
+            .then_some(())
+            .ok_or("the machine's systemd did not come up")?;
+        self.tester =
+            self.root(&["id", "-u", TESTER]).success().trim().parse().map_err(|e| format!("id: {e}"))?;
+        poll(left(), || booted(&self.user(&["systemctl", "--user", "is-system-running"])))
+            .then_some(())
+            .ok_or("the user manager did not come up")?;
+        self.transcript.get_mut().map_err(|e| e.to_string())?.clear();
+        Ok(())
+    }
+
+    /// Runs a command as `tester`, in their home and with nothing but their runtime folder.
+    pub(crate) fn user(&self, argv: &[&str]) -> Output {
+        self.run(As::Tester, argv)
+    }
+
+    /// Runs a shell script as `tester`; it stops at the first command that fails.
+    pub(crate) fn user_sh(&self, script: &str) -> Output {
+        self.run(As::Tester, &["sh", "-euc", script])
+    }
+
+    /// Runs a command as `loner`, who has neither a user manager nor a runtime folder.
+    pub(crate) fn loner(&self, argv: &[&str]) -> Output {
+        self.run(As::Loner, argv)
+    }
+
+    /// Runs a command as root.
+    pub(crate) fn root(&self, argv: &[&str]) -> Output {
+        self.run(As::Root, argv)
+    }
+
+    /// Waits for a condition; panics with `what` when it has not come true by the deadline.
+    #[track_caller]
+    pub(crate) fn wait_until(&self, deadline: Duration, what: &str, condition: impl FnMut() -> bool) {
+        assert!(poll(deadline, condition), "waited {} s in vain: {what}", deadline.as_secs());
+    }
+
+    /// What was run since the last call, and the last lines of the journal, chosen by journalctl's options.
+    pub(crate) fn explain(&self, journal: &[&str]) -> String {
+        let mut text = std::mem::take(&mut *self.transcript.lock().expect("no test holds the transcript"));
+        if self.leader != 0 {
+            let argv = [&["journalctl", "--no-pager", "--no-hostname", "--lines=60"], journal].concat();
+            let _ = write!(text, "--- journal\n{}", self.root(&argv).stdout);
+        }
+        text
+    }
+
+    #[track_caller]
+    fn run(&self, who: As, argv: &[&str]) -> Output {
+        let stdout = tempfile::tempfile().expect("a file for stdout");
+        let stderr = tempfile::tempfile().expect("a file for stderr");
+        let start = Instant::now();
+        // Files, not pipes: a process left behind in the machine must not keep us reading.
+        let mut child = self
+            .command(who, argv)
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone().expect("a second handle"))
+            .stderr(stderr.try_clone().expect("a second handle"))
+            .spawn()
+            .expect("nsenter (util-linux) is installed");
+        // `timeout` in the machine ends the command; this ends us when even that hangs.
+        if !poll(COMMAND_DEADLINE + 2 * KILL_AFTER, || !matches!(child.try_wait(), Ok(None))) {
+            let _ = child.kill();
+        }
+        let code = child.wait().expect("our own child").code();
+
+        let output = Output {
+            command: argv.join(" "),
+            code,
+            stdout: read_all(&stdout),
+            stderr: read_all(&stderr),
+            took: start.elapsed(),
+        };
+        let _ = writeln!(self.transcript.lock().expect("no test holds the transcript"), "{output}");
+        assert!(output.took < COMMAND_DEADLINE, "not done after {} s: {output}", COMMAND_DEADLINE.as_secs());
+        output
+    }
+
+    /// `argv` in the machine's namespaces, as `who`, with a clean environment and a deadline.
+    fn command(&self, who: As, argv: &[&str]) -> Command {
+        let (user, home) = match who {
+            As::Root => ("root", "/root".to_owned()),
+            As::Tester => (TESTER, format!("/home/{TESTER}")),
+            As::Loner => (LONER, format!("/home/{LONER}")),
+        };
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.leader.to_string()]);
+        command.args(["--mount", "--uts", "--ipc", "--pid", "--net", "--cgroup", "--"]);
+        command.args(["timeout", &format!("--kill-after={}", KILL_AFTER.as_secs())]);
+        command.arg(COMMAND_DEADLINE.as_secs().to_string());
+        command.args(["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--"]);
+        command.args(["env", "--ignore-environment", "--chdir", &home]);
+        command.args([format!("HOME={home}"), format!("USER={user}"), format!("LOGNAME={user}")]);
+        command.args(["SHELL=/bin/sh", "LANG=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"]);
+        if matches!(who, As::Tester) {
+            command.arg(format!("XDG_RUNTIME_DIR=/run/user/{}", self.tester));
+        }
+        command.args(argv);
+        command
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // nspawn hands a SIGTERM on to the machine's systemd as a power-off.
+        let _ = kill_process(Pid::from_child(&self.nspawn), Signal::TERM);
+        if !poll(STOP_DEADLINE, || !matches!(self.nspawn.try_wait(), Ok(None))) {
+            let _ = self.nspawn.kill();
+            let _ = i32::try_from(self.leader)
+                .ok()
+                .and_then(Pid::from_raw)
+                .map(|p| kill_process(p, Signal::KILL));
+        }
+        let _ = self.nspawn.wait();
+    }
+}
+
+/// Starts systemd-nspawn on a fresh root, in a mount namespace of its own.
+fn spawn(tree: Tree, id: &str, console: &File) -> std::io::Result<Child> {
+    let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers");
+    Command::new("setpriv")
+        .args(["--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private"])
+        .args(["sh", "-c", BOOT, "boot", env!("CARGO_TARGET_TMPDIR"), tree.lower(), id])
+        .args([Path::new(env!("CARGO_BIN_EXE_foxxy-bridge")), &servers])
+        .args([TESTER, LONER])
+        // On a host with both cgroup versions nspawn would pick the old one.
+        .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
+        .stdin(Stdio::null())
+        .stdout(console.try_clone()?)
+        .stderr(console.try_clone()?)
+        // A Ctrl-C is for us; the machine follows when we are gone.
+        .process_group(0)
+        .spawn()
+}
+
+/// The child of nspawn that is PID 1 of a machine whose root is the one with this machine id.
+///
+/// Until its root is that one it still sees the host's, and a command run in it would reach the host's systemd.
+fn find_leader(nspawn: u32, id: &str) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{nspawn}/task/{nspawn}/children")).ok()?;
+    children.split_whitespace().find_map(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        let is_init = ids.split_whitespace().count() > 1 && ids.split_whitespace().last() == Some("1");
+        let root = fs::read_to_string(format!("/proc/{pid}/root/etc/machine-id")).ok()?;
+        (is_init && root.trim() == id).then(|| pid.parse().ok())?
+    })
+}
+
+/// Looks at a condition until it is true or the time is up; tells whether it came true.
+fn poll(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if start.elapsed() >= deadline {
+            return false;
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// All that was written to a file whose handle a child shares.
+fn read_all(mut file: &File) -> String {
+    let mut bytes = Vec::new();
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("our own temporary file");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What a command in the machine said.
+pub(crate) struct Output {
+    command: String,
+    took: Duration,
+    /// The exit status; none when a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Output {
+    /// Its stdout, if it succeeded; panics otherwise.
+    #[track_caller]
+    pub(crate) fn success(self) -> String {
+        assert!(self.code == Some(0), "expected success: {self}");
+        self.stdout
+    }
+
+    /// Its stderr, if it ended with this exit status; panics otherwise.
+    #[track_caller]
+    pub(crate) fn failure(self, code: i32) -> String {
+        assert!(self.code == Some(code), "expected exit status {code}: {self}");
+        self.stderr
+    }
+}
+
+impl std::fmt::Display for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let code = self.code.map_or("a signal".to_owned(), |code| code.to_string());
+        write!(f, "$ {}\n[{code} after {:.1} s]", self.command, self.took.as_secs_f32())?;
+        for (name, text) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            if !text.is_empty() {
+                write!(f, "\n[{name}] {}", text.trim_end())?;
+            }
+        }
+        Ok(())
+    }
+}
