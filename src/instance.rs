@@ -2,6 +2,7 @@
 //!
 //! An instance is its config file's canonical path; its name is what people type and what systemd sees.
 
+pub mod lock;
 mod name;
 mod paths;
 
@@ -11,6 +12,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use lock::{Holder, Lock, LockError};
 pub use name::{MAX_NAME_LEN, Name, NameError};
 pub use paths::{Paths, PathsError};
 
@@ -197,6 +199,11 @@ impl Instance {
     /// The socket on which it answers for itself.
     pub fn control_socket(&self) -> PathBuf {
         self.paths.control_socket(&self.name)
+    }
+
+    /// The variables that its unit is given besides the manager's own; a file, as others may read a unit.
+    pub fn environment_file(&self) -> PathBuf {
+        self.runtime_dir().join("environment")
     }
 
     /// The file that it holds locked for as long as it lives.

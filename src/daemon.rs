@@ -1,0 +1,243 @@
+//! One bridge's life: take the lock, open the doors, say READY, serve, drain, stop.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::bridge::{About, Bridge};
+use crate::config::Config;
+use crate::control::{Manager, Status, UpstreamState};
+use crate::host::log::{self, Detail};
+use crate::host::signals::Termination;
+use crate::host::{notify, port, unit};
+use crate::http::{self, Control, Guard};
+use crate::instance::{Holder, Instance, Lock, LockError};
+
+/// Of the time to stop, what is kept for ending the upstreams once the clients are done.
+const FOR_UPSTREAMS: Duration = Duration::from_secs(8);
+
+/// What to serve, and where.
+#[derive(Debug)]
+pub struct Options {
+    /// Who the bridge is.
+    pub instance: Instance,
+    /// What it serves, for its whole life.
+    pub config: Config,
+    /// What is to be said about the config at the start.
+    pub warnings: Vec<String>,
+    /// The address to listen on: a name or an IP address.
+    pub host: String,
+    /// The TCP port; 0 takes a free one.
+    pub port: u16,
+    /// How much is logged.
+    pub detail: Detail,
+}
+
+/// Why a bridge does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The instance runs already.
+    #[error("the bridge `{name}` is already running{}", held_by(.by.as_ref()))]
+    AlreadyRunning {
+        /// The instance.
+        name: String,
+        /// Who holds its lock.
+        by: Option<Holder>,
+    },
+    /// The port is another's.
+    #[error("{host}:{port} is already in use{}", .holder.as_ref().map(|by| format!(" by {by}")).unwrap_or_default())]
+    PortTaken {
+        /// As asked for.
+        host: String,
+        /// As asked for.
+        port: u16,
+        /// The process that has it.
+        holder: Option<String>,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {host}:{port}: {source}")]
+    Bind {
+        /// As asked for.
+        host: String,
+        /// As asked for.
+        port: u16,
+        /// From the system.
+        source: io::Error,
+    },
+    /// A file of the instance cannot be used.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    File {
+        /// To do what.
+        action: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// From the system.
+        source: io::Error,
+    },
+    /// The process cannot do its work at all.
+    #[error("cannot start: {0}")]
+    Runtime(#[source] io::Error),
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::AlreadyRunning { name, .. } => Some(format!(
+                "`foxxy-bridge server stop {name}` ends it; a second bridge needs a config of its own"
+            )),
+            Self::PortTaken { .. } => Some(
+                "stop what has the port, or take another with --port or `bridge.port` in the config"
+                    .to_owned(),
+            ),
+            Self::Bind { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("ports below 1024 are for root: take another with --port".to_owned())
+            }
+            Self::Bind { .. } => Some("give an address of this machine with --host".to_owned()),
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("check who owns it".to_owned())
+            }
+            Self::File { .. } | Self::Runtime(_) => None,
+        }
+    }
+}
+
+fn held_by(holder: Option<&Holder>) -> String {
+    holder.map(|by| format!(" (PID {}, {})", by.pid, by.config.display())).unwrap_or_default()
+}
+
+/// Serves until a signal ends it. A failure is also told to the service manager, as the bridge's last words.
+pub fn run(options: Options) -> Result<(), Error> {
+    let recent = log::start(options.instance.name().as_str(), options.detail);
+    // One thread: the relay spends its time in the kernel, and handing messages between threads costs more than it
+    // gives, with few processors above all.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    let ended = runtime.block_on(live(options, &recent));
+    if let Err(error) = &ended {
+        notify::status(&error.to_string());
+        tracing::error!("{error}");
+    }
+    // Blocking look-ups of names may still be under way; nobody waits for them.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
+    let Options { instance, config, warnings, host, port, .. } = options;
+    let mut termination = Termination::listen().map_err(Error::Runtime)?;
+    let _lock = Lock::take(&instance).map_err(|error| match error {
+        LockError::Held(by) => Error::AlreadyRunning { name: instance.name().to_string(), by },
+        LockError::Io { path, source } => Error::File { action: "lock", path, source },
+    })?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let listener = listen(&host, port).await?;
+    let bound = listener.local_addr().map_err(Error::Runtime)?.port();
+    let socket = instance.control_socket();
+    let control = Control::bind(&socket).map_err(|source| Error::File {
+        action: "listen on",
+        path: socket.clone(),
+        source,
+    })?;
+    let unit = unit::own();
+    let about = About {
+        name: instance.name().to_string(),
+        config: instance.config().map(|path| path.display().to_string()),
+        manager: if unit.is_some() { Manager::Systemd } else { Manager::Foreground },
+        unit,
+        address: address(&host, bound),
+    };
+    tracing::info!("serving {} (config: {})", about.address, about.config.as_deref().unwrap_or("built in"));
+    let (hosts, origins) = (strings(&config.bridge.allowed_hosts), strings(&config.bridge.allowed_origins));
+    let stop_timeout = config.bridge.daemon.stop_timeout;
+    let bridge = Arc::new(Bridge::start(Arc::new(config), about, recent));
+    let stop = CancellationToken::new();
+    let router = http::router(Arc::clone(&bridge), Guard::new(&host, &hosts, &origins));
+    let doors = tokio::spawn(http::serve(listener, router, stop.clone()));
+    let side_door = tokio::spawn(http::serve(control, Control::router(Arc::clone(&bridge)), stop.clone()));
+    let mut told = summary(&bridge.status());
+    notify::ready(&told);
+    let signal = loop {
+        tokio::select! {
+            signal = termination.next() => break signal,
+            () = bridge.changed() => {
+                let now = summary(&bridge.status());
+                if now != told {
+                    notify::status(&now);
+                    told = now;
+                }
+            }
+        }
+    };
+    tracing::info!("stopping: {signal}");
+    notify::stopping("stopping");
+    bridge.begin_stop();
+    stop.cancel();
+    let ending = end(&bridge, doors, side_door, stop_timeout);
+    tokio::select! {
+        () = ending => tracing::info!("stopped"),
+        signal = termination.next() => tracing::warn!("{signal} again: ending at once"),
+    }
+    Ok(())
+}
+
+/// Lets clients have the answers they wait for, then ends the upstreams.
+async fn end(bridge: &Bridge, doors: JoinHandle<()>, side_door: JoinHandle<()>, within: Duration) {
+    let in_flight = bridge.in_flight();
+    if in_flight > 0 {
+        tracing::info!("{in_flight} requests are under way: they may finish");
+    }
+    let mut doors = doors;
+    if tokio::time::timeout(within.saturating_sub(FOR_UPSTREAMS), &mut doors).await.is_err() {
+        tracing::warn!("{} requests are given up", bridge.in_flight());
+        doors.abort();
+    }
+    bridge.stop().await;
+    side_door.abort();
+    // Until the task has ended the socket's file is still there.
+    let _ = side_door.await;
+}
+
+/// A bridge in one line, for `systemctl status`.
+fn summary(status: &Status) -> String {
+    let (connected, all) = status.connected();
+    let mut line = format!("{}: {connected} of {all} upstreams connected", status.address);
+    for upstream in &status.upstreams {
+        if matches!(upstream.state, UpstreamState::Failed | UpstreamState::Retrying) {
+            line.push_str(&format!("; {} {}", upstream.name, upstream.state.as_str()));
+        }
+    }
+    line
+}
+
+fn strings(texts: &[crate::config::Text]) -> Vec<String> {
+    texts.iter().map(|text| text.as_str().to_owned()).collect()
+}
+
+/// Where clients connect.
+#[must_use]
+pub fn address(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("http://[{host}]:{port}/mcp")
+    } else {
+        format!("http://{host}:{port}/mcp")
+    }
+}
+
+async fn listen(host: &str, port: u16) -> Result<TcpListener, Error> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    TcpListener::bind((host, port)).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            Error::PortTaken { host: host.to_owned(), port, holder: port::holder(port) }
+        }
+        _ => Error::Bind { host: host.to_owned(), port, source },
+    })
+}

@@ -1,0 +1,40 @@
+//! What the service manager is told: readiness, state in words, the end (sd_notify(3)).
+
+use sd_notify::NotifyState;
+
+/// The bridge serves; `status` is what `systemctl status` shows.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
+}
+
+/// What the bridge is at, in words. Also its last words when it cannot start.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(&one_line(status))]);
+}
+
+/// The bridge is on its way out.
+pub fn stopping(status: &str) {
+    tell(&[NotifyState::Stopping, NotifyState::Status(&one_line(status))]);
+}
+
+/// Without a service manager this does nothing.
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("the service manager could not be told: {error}");
+    }
+}
+
+/// The protocol has one assignment a line.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_cannot_smuggle_in_another_assignment() {
+        assert_eq!(one_line("port taken\nMAINPID=1\r\n  by x"), "port taken MAINPID=1 by x");
+    }
+}
