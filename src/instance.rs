@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub use lock::{Holder, Lock, LockError};
@@ -214,15 +215,17 @@ impl Instance {
 
 /// The process's own environment, for [`Paths::from_env`].
 ///
-/// Without `XDG_RUNTIME_DIR` (cron, `su`, a bare ssh command) the user's own `/run/user/UID` stands in for it when it
-/// exists: a bridge that the user manager runs has its socket there, whatever the caller's environment says.
+/// Where `XDG_RUNTIME_DIR` is missing (cron, a bare ssh command) or another user's (`su`), the user's own
+/// `/run/user/UID` stands in for it when it exists: a bridge that the user manager runs has its socket there, whatever
+/// the caller's environment says.
 pub fn process_env(key: &str) -> Option<OsString> {
     let value = std::env::var_os(key).filter(|value| !value.is_empty());
-    if value.is_none() && key == "XDG_RUNTIME_DIR" {
-        let dir = PathBuf::from(format!("/run/user/{}", rustix::process::geteuid().as_raw()));
-        return dir.is_dir().then(|| dir.into_os_string());
+    if key != "XDG_RUNTIME_DIR" {
+        return value;
     }
-    value
+    let uid = rustix::process::geteuid().as_raw();
+    let is_own = |dir: &OsString| fs::metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == uid);
+    value.filter(is_own).or_else(|| Some(format!("/run/user/{uid}").into()).filter(is_own))
 }
 
 /// The path with its folder's links resolved, for a file that need not exist.

@@ -4,6 +4,7 @@
 //! `config` beside `host`. `bridge` and `manager` never import each other: they meet in `control`.
 
 pub mod bridge;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::Request;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustix::process::Pid;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::Status;
 
@@ -54,6 +55,31 @@ pub async fn status(socket: &Path) -> Result<(Status, Option<Pid>), AskError> {
     tokio::time::timeout(PATIENCE, ask(socket, "/status")).await.map_err(|_| AskError::Silent { path })?
 }
 
+/// The process that the kernel says is listening there.
+pub async fn peer(socket: &Path) -> std::io::Result<Pid> {
+    let stream = UnixStream::connect(socket).await?;
+    let pid = stream.peer_cred()?.pid().and_then(Pid::from_raw);
+    pid.ok_or_else(|| std::io::Error::other("the process is in another PID namespace"))
+}
+
+/// Whether a bridge answers at the address that it gives its clients.
+pub async fn ready(address: &str) -> Result<(), String> {
+    let url: hyper::Uri = address.parse().map_err(|error| format!("not an address: {error}"))?;
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    // What listens on all addresses is asked on the one that is surely there.
+    let host = match host {
+        "0.0.0.0" => "127.0.0.1",
+        "::" => "::1",
+        host => host,
+    };
+    let asked = async {
+        let stream = TcpStream::connect((host, url.port_u16().unwrap_or(80))).await.map_err(|error| error.to_string())?;
+        let (code, _) = get(stream, "/readyz").await?;
+        if code.is_success() { Ok(()) } else { Err(format!("HTTP {code}")) }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err("it says nothing".to_owned()))
+}
+
 async fn ask(socket: &Path, target: &str) -> Result<(Status, Option<Pid>), AskError> {
     let path = || socket.display().to_string();
     let strange = |reason: String| AskError::Strange { path: path(), reason };
@@ -65,24 +91,29 @@ async fn ask(socket: &Path, target: &str) -> Result<(Status, Option<Pid>), AskEr
         _ => strange(error.to_string()),
     })?;
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(Pid::from_raw);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| strange(error.to_string()))?;
-    let request = Request::get(target).header("host", "localhost").body(Empty::<Bytes>::new());
-    let request = request.map_err(|error| strange(error.to_string()))?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| strange(error.to_string()))?;
-        if !response.status().is_success() {
-            return Err(strange(format!("HTTP {}", response.status())));
-        }
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| strange(error.to_string()))?.to_bytes();
-        serde_json::from_slice(&body).map_err(|error| strange(error.to_string()))
-    };
-    tokio::pin!(exchange);
-    let status = tokio::select! {
-        status = &mut exchange => status?,
-        _ = connection => exchange.await?,
-    };
+    let (code, body) = get(stream, target).await.map_err(strange)?;
+    if !code.is_success() {
+        return Err(strange(format!("HTTP {code}")));
+    }
+    let status = serde_json::from_slice(&body).map_err(|error| strange(error.to_string()))?;
     Ok((status, pid))
+}
+
+/// One GET on a connection of its own.
+async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, target: &str) -> Result<(StatusCode, Bytes), String> {
+    let words = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
+    let request = Request::get(target).header("host", "localhost").body(Empty::<Bytes>::new());
+    let request = request.map_err(|error| error.to_string())?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(words)?;
+        let code = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| error.to_string())?;
+        Ok((code, body.to_bytes()))
+    };
+    let mut exchange = std::pin::pin!(exchange);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        _ = connection => exchange.await,
+    }
 }

@@ -74,10 +74,10 @@ pub enum Error {
         after: Duration,
     },
     /// The connection ended in the middle of the work.
-    #[error("the connection to systemd was lost while waiting for {unit}")]
+    #[error("the connection to systemd was lost in the attempt to {action}")]
     Lost {
-        /// The unit.
-        unit: String,
+        /// What was tried.
+        action: String,
     },
     /// This systemd lacks what we need.
     #[error("systemd {version} is too old: {minimum} or newer is needed")]
@@ -110,6 +110,14 @@ pub enum Error {
     NotText {
         /// The path.
         path: PathBuf,
+    },
+    /// A command line cannot be kept by this systemd.
+    #[error("the argument `{argument}` cannot be given to systemd")]
+    DollarSign {
+        /// The argument.
+        argument: String,
+        /// The version that cannot do it.
+        version: u32,
     },
     /// The bridge was started and does not serve.
     #[error("the bridge `{}` did not {}", .0.name, .0.verb)]
@@ -197,6 +205,7 @@ impl Error {
             Self::NotRunning { .. } => ErrorKind::NotRunning,
             Self::Rejected { .. }
             | Self::NotText { .. }
+            | Self::DollarSign { .. }
             | Self::DidNotStart(_)
             | Self::DidNotStop { .. }
             | Self::Journal { .. }
@@ -226,6 +235,9 @@ impl Error {
             | Self::Journal { detail } => detail.clone(),
             Self::NotOnBus { .. } => "the bus was started by something else, such as dbus-run-session".into(),
             Self::NotText { .. } => "it is not UTF-8".into(),
+            Self::DollarSign { version, .. } => {
+                format!("systemd {version} loses the `$` when it reloads its units")
+            }
             Self::DidNotStart(failure) => failure.why(),
             Self::DidNotStop { pids, .. } if pids.is_empty() => "systemd has not finished stopping it".into(),
             Self::DidNotStop { pids, .. } => format!("these processes are left: {}", join(pids)),
@@ -274,6 +286,7 @@ impl Error {
             }
             Self::DidNotStop { name, .. } => format!("kill it: foxxy-bridge server stop {name} --force"),
             Self::Journal { .. } => "add this user to the group systemd-journal, or read it with sudo".into(),
+            Self::DollarSign { .. } => "use a path without `$`; a link to the file or folder will do".into(),
             Self::NoJournalctl { .. } => "install systemd's journalctl, and see that it is on PATH".into(),
             Self::NotPermitted { scope: Scope::User, .. }
             | Self::Rejected { .. }

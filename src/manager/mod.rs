@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 
 pub use error::{Error, ErrorKind, StartFailure};
 pub use model::{Entry, LogQuery, LogStream, Managed, StartRequest, Started, State, Stopped};
-pub use spec::{Limits, Restart, UnitSpec};
+pub use spec::{Limits, Memory, Restart, UnitSpec};
 
 use crate::instance::{Name, Scope};
 
@@ -25,7 +25,9 @@ pub trait ServiceManager: Send + Sync {
     /// Starts an instance and waits until it serves; a start that fails leaves nothing behind.
     fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Started, Error>>;
 
-    /// Stops an instance and all of its processes within `timeout`; with `force` at once, without asking them.
+    /// Stops an instance and all of its processes; with `force` at once, without asking them.
+    ///
+    /// `timeout` should be longer than the instance's own stop timeout, after which the manager kills what is left.
     fn stop<'a>(
         &'a self,
         name: &'a Name,

@@ -47,16 +47,27 @@ pub struct Restart {
 /// What a bridge and its upstreams may use together; `None` leaves the manager's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Memory beyond which it is killed, in bytes.
-    pub memory_max: Option<u64>,
-    /// Memory beyond which it is slowed down, in bytes.
-    pub memory_high: Option<u64>,
-    /// Processor time in percent of one processor.
-    pub cpu_quota: Option<u32>,
+    /// Memory beyond which it is killed.
+    pub memory_max: Option<Memory>,
+    /// Memory beyond which it is slowed down.
+    pub memory_high: Option<Memory>,
+    /// Processor time in microseconds a second: 1,500,000 is one processor and a half.
+    pub cpu_quota: Option<u64>,
     /// Processes and threads.
     pub tasks_max: Option<u64>,
     /// Open files of one process.
     pub nofile: Option<u64>,
+}
+
+/// An amount of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// So many bytes.
+    Bytes(u64),
+    /// So much of the machine's, in hundredths of a percent.
+    Share(u32),
+    /// As much as there is.
+    Unlimited,
 }
 
 impl Default for Restart {

@@ -50,7 +50,9 @@ pub(super) fn explain_run(unit: &UnitState) -> Option<String> {
 
 /// The bridge's own exit code; `None` when systemd ended it or never got it to run.
 pub(super) fn own_exit_code(unit: &UnitState) -> Option<i32> {
-    let own = unit.exec_main_code == EXITED && exec_step(unit.exec_main_status).is_none();
+    let own = matches!(unit.result, ServiceResult::ExitCode | ServiceResult::Protocol)
+        && unit.exec_main_code == EXITED
+        && exec_step(unit.exec_main_status).is_none();
     own.then_some(unit.exec_main_status)
 }
 

@@ -1,6 +1,6 @@
 //! What a systemd of a given version can do, as measured, not as documented.
 
-/// The oldest systemd that takes every property we always set (`ExecStartEx`, `OOMPolicy`: 243).
+/// The oldest systemd that takes every property we always set (`OOMPolicy`: 243).
 pub const MINIMUM: u32 = 243;
 
 /// Something that only newer versions can do.
@@ -8,6 +8,8 @@ pub const MINIMUM: u32 = 243;
 pub enum Feature {
     /// `RestartSteps=` and `RestartMaxDelaySec=`: the wait between restarts grows.
     RestartSteps,
+    /// A command line without variables that survives a daemon-reload. Measured: broken in 252, right in 257.
+    LiteralArguments,
 }
 
 impl Feature {
@@ -15,6 +17,7 @@ impl Feature {
     fn since(self) -> u32 {
         match self {
             Self::RestartSteps => 254,
+            Self::LiteralArguments => 257,
         }
     }
 }
@@ -62,8 +65,10 @@ mod tests {
     }
 
     #[test]
-    fn restart_steps_came_with_254() {
+    fn a_feature_begins_with_its_version() {
         assert!(!Version(253).has(Feature::RestartSteps));
         assert!(Version(254).has(Feature::RestartSteps));
+        assert!(!Version(256).has(Feature::LiteralArguments));
+        assert!(Version(257).has(Feature::LiteralArguments));
     }
 }

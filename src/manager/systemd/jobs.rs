@@ -64,7 +64,7 @@ impl Systemd {
                     return Ok(state);
                 }
             }
-            Err(Error::Lost { unit: unit.to_owned() })
+            Err(Error::Lost { action: format!("watch {unit}") })
         };
         match tokio::time::timeout_at(deadline, settled).await {
             Ok(state) => state.map(Some),
@@ -79,7 +79,10 @@ impl Job {
         loop {
             let removed = match tokio::time::timeout_at(deadline, self.removed.next()).await {
                 Ok(Some(removed)) => removed,
-                Ok(None) => return Err(JobError::Other(Error::Lost { unit: self.unit })),
+                Ok(None) => {
+                    let action = format!("watch the job of {}", self.unit);
+                    return Err(JobError::Other(Error::Lost { action }));
+                }
                 Err(_) => return Err(JobError::Deadline),
             };
             // One that cannot be read is none that we wait for.

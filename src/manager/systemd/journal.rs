@@ -24,6 +24,9 @@ const TAIL_QUIET: Duration = Duration::from_millis(250);
 /// The priority of a line that has none, as journald has it: informational.
 const DEFAULT_PRIORITY: u8 = 6;
 
+/// The least urgent priority of a complaint.
+const WARNING: u8 = 4;
+
 /// The arguments of `journalctl` for what an instance has logged, whichever of its units ran it.
 pub(super) fn arguments(query: &LogQuery, scope: Scope) -> Vec<String> {
     let mut arguments = common();
@@ -132,28 +135,30 @@ pub(super) fn stream(arguments: &[String]) -> Result<LogStream, Error> {
     Ok(entries.boxed())
 }
 
-/// The last lines of a run that failed, systemd's own words about it left out; empty when the journal is not readable.
+/// The last lines of a run that failed: the bridge's own, or else systemd's complaints about it; none when the journal
+/// is not readable.
 pub(super) async fn last_words(unit: &UnitState, scope: Scope, lines: u32) -> Vec<Entry> {
     if unit.invocation_id.is_empty() {
         return Vec::new();
     }
     // Twice as many: some of them will be systemd's.
     let Ok(mut journal) = Journal::open(&run_arguments(unit, scope, lines * 2)) else { return Vec::new() };
-    let mut entries: Vec<Entry> = Vec::new();
+    let (mut own, mut systemds) = (Vec::new(), Vec::new());
     let collect = async {
         loop {
-            let patience = if entries.is_empty() { TAIL_TIMEOUT } else { TAIL_QUIET };
-            match tokio::time::timeout(patience, journal.next()).await {
-                Ok(Ok(Some(entry))) if entry.identifier.as_deref() == Some("systemd") => {}
-                Ok(Ok(Some(entry))) => entries.push(entry),
-                _ => return,
+            let patience = if own.is_empty() { TAIL_TIMEOUT } else { TAIL_QUIET };
+            let Ok(Ok(Some(entry))) = tokio::time::timeout(patience, journal.next()).await else { return };
+            if entry.identifier.as_deref() != Some("systemd") {
+                own.push(entry);
+            } else if entry.priority <= WARNING {
+                systemds.push(entry);
             }
         }
     };
     // However much it still says, the caller is waiting for an answer.
     let _ = tokio::time::timeout(TAIL_TIMEOUT, collect).await;
-    let surplus = entries.len().saturating_sub(lines as usize);
-    entries.drain(..surplus);
+    let mut entries = if own.is_empty() { systemds } else { own };
+    entries.drain(..entries.len().saturating_sub(lines as usize));
     entries
 }
 
@@ -246,13 +251,41 @@ mod tests {
             ..query()
         };
         let arguments = arguments(&query, Scope::System);
-        insta::assert_snapshot!(arguments.join("\n"), @"");
+        insta::assert_snapshot!(arguments.join("\n"), @r#"
+        --quiet
+        --no-pager
+        --all
+        --output=json
+        --output-fields=MESSAGE,PRIORITY,UPSTREAM,SYSLOG_IDENTIFIER,_PID
+        --unit=foxxy-bridge-work.service
+        --unit=foxxy-bridge@work.service
+        --follow
+        --lines=20
+        --since=-1h
+        --priority=4
+        UPSTREAM=--file=/etc/shadow
+        "#);
     }
 
     #[test]
     fn a_run_is_found_by_its_invocation_and_its_process() {
         let unit = UnitState { invocation_id: "ab".repeat(16), exec_main_pid: 42, ..fake::failed_state() };
-        insta::assert_snapshot!(run_arguments(&unit, Scope::User, 20).join("\n"), @"");
+        insta::assert_snapshot!(run_arguments(&unit, Scope::User, 20).join("\n"), @r#"
+        --quiet
+        --no-pager
+        --all
+        --output=json
+        --output-fields=MESSAGE,PRIORITY,UPSTREAM,SYSLOG_IDENTIFIER,_PID
+        --follow
+        --lines=20
+        _SYSTEMD_INVOCATION_ID=abababababababababababababababab
+        +
+        USER_INVOCATION_ID=abababababababababababababababab
+        +
+        _PID=42
+        SYSLOG_IDENTIFIER=foxxy-bridge
+        --boot
+        "#);
     }
 
     #[test]

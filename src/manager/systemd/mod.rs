@@ -11,6 +11,8 @@ mod list;
 mod start;
 mod state;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 use std::time::Duration;
@@ -136,10 +138,11 @@ fn is_systemd_error(error: &zbus::Error, name: &str) -> bool {
 
 fn call_error(action: impl Into<String>, scope: Scope, error: zbus::Error) -> Error {
     let action = action.into();
-    if let zbus::Error::InputOutput(io) = &error
-        && io.kind() == std::io::ErrorKind::TimedOut
-    {
-        return Error::NoAnswer { after: connection::METHOD_TIMEOUT };
+    if let zbus::Error::InputOutput(io) = &error {
+        return match io.kind() {
+            std::io::ErrorKind::TimedOut => Error::NoAnswer { after: connection::METHOD_TIMEOUT },
+            _ => Error::Lost { action },
+        };
     }
     let name = error_name(&error).unwrap_or_default();
     let detail = match &error {

@@ -20,6 +20,8 @@ const START_TRIES: u32 = 5;
 enum End {
     /// With its job's.
     Job(JobResult),
+    /// With that of a job that somebody else made.
+    OthersJob,
     /// With the caller's patience.
     Deadline(Duration),
 }
@@ -121,7 +123,7 @@ impl Systemd {
             Ok(Some(state)) if state.is_up() => self.managed(name, unit).await,
             // It was stopping: now it can be started.
             Ok(Some(_)) if !was_starting => Ok(None),
-            Ok(Some(_)) => Err(self.failure(name, unit, "start", &End::Job(JobResult::Failed)).await),
+            Ok(Some(_)) => Err(self.failure(name, unit, "start", &End::OthersJob).await),
             Ok(None) => Err(self.failure(name, unit, "start", &End::Deadline(timeout)).await),
             Err(error) => Err(error),
         };
@@ -151,6 +153,9 @@ impl Systemd {
         };
         let reason = match end {
             End::Job(result) => failure::explain_start(result, &state),
+            // Whoever started it may have cleared away the traces by now.
+            End::OthersJob => failure::explain_run(&state)
+                .unwrap_or_else(|| "another start of it was under way and has failed".into()),
             End::Deadline(after) => {
                 format!("it did not report within {} s that it is ready", after.as_secs_f32())
             }

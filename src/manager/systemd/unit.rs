@@ -9,7 +9,7 @@ use zbus::{OwnedVariant, Variant};
 
 use super::features::{Feature, Version};
 use crate::instance::{Name, Scope};
-use crate::manager::{Error, UnitSpec};
+use crate::manager::{Error, Memory, UnitSpec};
 
 /// Properties as `StartTransientUnit` takes them.
 pub(super) type Properties = Vec<(String, OwnedVariant)>;
@@ -26,7 +26,8 @@ const RESTART_STEPS: u32 = 5;
 /// The properties of the unit that runs `spec` as instance `name` under a manager of this scope and version.
 ///
 /// # Errors
-/// [`Error::NotText`] for a path that is not UTF-8, which D-Bus cannot carry.
+/// [`Error::NotText`] for a path that is not UTF-8, which D-Bus cannot carry, and [`Error::DollarSign`] for an argument
+/// that this version cannot keep.
 pub(super) fn transient_properties(
     name: &Name,
     spec: &UnitSpec,
@@ -35,16 +36,13 @@ pub(super) fn transient_properties(
 ) -> Result<Properties, Error> {
     let mut unit = Builder::default();
     unit.put("Description", spec.description.as_str());
-    unit.put("Documentation", vec!["man:foxxy-bridge(1)"]);
     unit.put("CollectMode", "inactive-or-failed");
     // We hold on to the unit while we watch it, or a failed one would be collected before its result is read.
     unit.put("AddRef", true);
 
     unit.put("Type", "notify");
     unit.put("NotifyAccess", "main");
-    // Without this flag systemd would put its own variables in place of a `$` in the arguments.
-    let program = spec.exec.first().cloned().unwrap_or_default();
-    unit.put("ExecStartEx", vec![(program, spec.exec.clone(), vec!["no-env-expand"])]);
+    unit.command(spec, version)?;
     unit.put("TimeoutStartUSec", micros(spec.start_timeout));
     unit.put("TimeoutStopUSec", micros(spec.stop_timeout));
     // SIGTERM is for the bridge, which ends its upstreams itself; what is left after it gets SIGKILL.
@@ -97,6 +95,23 @@ impl Builder {
         }
     }
 
+    /// The command line, to be taken literally: systemd would put its own variables in place of a `$`.
+    ///
+    /// Older versions cannot be trusted with a flag or a quoted `$`: they write both down in a form that they do not
+    /// read back, and the unit is broken after the next daemon-reload.
+    fn command(&mut self, spec: &UnitSpec, version: Version) -> Result<(), Error> {
+        let program = spec.exec.first().cloned().unwrap_or_default();
+        if version.has(Feature::LiteralArguments) {
+            self.put("ExecStartEx", vec![(program, spec.exec.clone(), vec!["no-env-expand"])]);
+            return Ok(());
+        }
+        if let Some(argument) = spec.exec.iter().find(|argument| argument.contains('$')) {
+            return Err(Error::DollarSign { argument: argument.clone(), version: version.0 });
+        }
+        self.put("ExecStart", vec![(program, spec.exec.clone(), false)]);
+        Ok(())
+    }
+
     fn restart(&mut self, spec: &UnitSpec, version: Version) {
         let restart = &spec.restart;
         if restart.attempts == Some(0) {
@@ -136,17 +151,30 @@ impl Builder {
 
     fn limits(&mut self, spec: &UnitSpec) {
         let limits = &spec.limits;
+        self.memory("MemoryMax", limits.memory_max);
+        self.memory("MemoryHigh", limits.memory_high);
         let numbers = [
-            ("MemoryMax", limits.memory_max),
-            ("MemoryHigh", limits.memory_high),
             ("TasksMax", limits.tasks_max),
-            ("CPUQuotaPerSecUSec", limits.cpu_quota.map(|percent| u64::from(percent) * 10_000)),
+            ("CPUQuotaPerSecUSec", limits.cpu_quota),
             ("LimitNOFILE", limits.nofile),
             ("LimitNOFILESoft", limits.nofile),
         ];
         for (property, number) in numbers {
             if let Some(number) = number {
                 self.put(property, number);
+            }
+        }
+    }
+
+    fn memory(&mut self, property: &str, amount: Option<Memory>) {
+        match amount {
+            None => {}
+            Some(Memory::Bytes(bytes)) => self.put(property, bytes),
+            Some(Memory::Unlimited) => self.put(property, u64::MAX),
+            // systemd takes shares in 2^32nds of the whole, less one.
+            Some(Memory::Share(share)) => {
+                let scale = u64::from(share.min(10_000)) * u64::from(u32::MAX) / 10_000;
+                self.put(&format!("{property}Scale"), u32::try_from(scale).unwrap_or(u32::MAX));
             }
         }
     }
@@ -167,4 +195,179 @@ fn micros(duration: Duration) -> u64 {
 
 fn text(path: &Path) -> Result<String, Error> {
     path.to_str().map(str::to_owned).ok_or_else(|| Error::NotText { path: path.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::{Limits, Restart};
+
+    const OLD: Version = Version(252);
+    const NEW: Version = Version(257);
+
+    fn plain() -> UnitSpec {
+        UnitSpec {
+            description: "foxxy-bridge work".into(),
+            exec: ["/usr/bin/foxxy-bridge", "server", "start", "--config", "/home/a/50% off.json"]
+                .map(str::to_owned)
+                .to_vec(),
+            environment: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
+            environment_files: Vec::new(),
+            credentials: [].into(),
+            working_directory: None,
+            user: None,
+            group: None,
+            restart: Restart::default(),
+            limits: Limits::default(),
+            start_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(20),
+        }
+    }
+
+    fn full() -> UnitSpec {
+        UnitSpec {
+            environment_files: vec!["/etc/foxxy-bridge/work.env".into()],
+            credentials: [("token".to_owned(), "/etc/foxxy-bridge/token".into())].into(),
+            working_directory: Some("/srv/work".into()),
+            user: Some("foxxy".into()),
+            group: Some("mcp".into()),
+            limits: Limits {
+                memory_max: Some(Memory::Bytes(1 << 30)),
+                memory_high: Some(Memory::Share(5_000)),
+                cpu_quota: Some(1_500_000),
+                tasks_max: Some(512),
+                nofile: Some(65_536),
+            },
+            ..plain()
+        }
+    }
+
+    fn rendered(spec: &UnitSpec, scope: Scope, version: Version) -> String {
+        let properties = transient_properties(&"work".parse().unwrap(), spec, scope, version).unwrap();
+        let lines = properties.iter().map(|(name, value)| format!("{name} = {}", &**value));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn property(spec: &UnitSpec, version: Version, name: &str) -> Option<String> {
+        let text = rendered(spec, Scope::User, version);
+        text.lines().find_map(|line| line.strip_prefix(&format!("{name} = ")).map(str::to_owned))
+    }
+
+    #[test]
+    fn a_users_unit_for_an_old_systemd() {
+        insta::assert_snapshot!(rendered(&plain(), Scope::User, OLD), @r#"
+        Description = "foxxy-bridge work"
+        CollectMode = "inactive-or-failed"
+        AddRef = true
+        Type = "notify"
+        NotifyAccess = "main"
+        ExecStart = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "start", "--config", "/home/a/50% off.json"], false)]
+        TimeoutStartUSec = uint64 30000000
+        TimeoutStopUSec = uint64 20000000
+        KillMode = "mixed"
+        OOMPolicy = "continue"
+        Restart = "on-failure"
+        RestartUSec = uint64 2000000
+        RestartPreventExitStatus = ([2, 78], @ai [])
+        StartLimitIntervalUSec = uint64 202000000
+        StartLimitBurst = uint32 6
+        Environment = ["PATH=/usr/bin:/bin"]
+        Slice = "app.slice"
+        UMask = uint32 63
+        SyslogIdentifier = "foxxy-bridge"
+        LogRateLimitIntervalUSec = uint64 30000000
+        LogRateLimitBurst = uint32 20000
+        "#);
+    }
+
+    #[test]
+    fn a_system_unit_with_everything_for_a_new_systemd() {
+        insta::assert_snapshot!(rendered(&full(), Scope::System, NEW), @r#"
+        Description = "foxxy-bridge work"
+        CollectMode = "inactive-or-failed"
+        AddRef = true
+        Type = "notify"
+        NotifyAccess = "main"
+        ExecStartEx = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "start", "--config", "/home/a/50% off.json"], ["no-env-expand"])]
+        TimeoutStartUSec = uint64 30000000
+        TimeoutStopUSec = uint64 20000000
+        KillMode = "mixed"
+        OOMPolicy = "continue"
+        Restart = "on-failure"
+        RestartUSec = uint64 2000000
+        RestartSteps = uint32 5
+        RestartMaxDelayUSec = uint64 30000000
+        RestartPreventExitStatus = ([2, 78], @ai [])
+        StartLimitIntervalUSec = uint64 370000000
+        StartLimitBurst = uint32 6
+        Environment = ["PATH=/usr/bin:/bin"]
+        EnvironmentFiles = [("/etc/foxxy-bridge/work.env", false)]
+        LoadCredential = [("token", "/etc/foxxy-bridge/token")]
+        WorkingDirectory = "/srv/work"
+        User = "foxxy"
+        Group = "mcp"
+        RuntimeDirectory = ["foxxy-bridge/work"]
+        RuntimeDirectoryMode = uint32 448
+        RuntimeDirectoryPreserve = "yes"
+        MemoryMax = uint64 1073741824
+        MemoryHigh = uint64 536870912
+        TasksMax = uint64 512
+        CPUQuotaPerSecUSec = uint64 1500000
+        LimitNOFILE = uint64 65536
+        LimitNOFILESoft = uint64 65536
+        UMask = uint32 63
+        SyslogIdentifier = "foxxy-bridge"
+        LogRateLimitIntervalUSec = uint64 30000000
+        LogRateLimitBurst = uint32 20000
+        "#);
+    }
+
+    #[test]
+    fn a_users_unit_never_changes_user() {
+        for name in ["User", "Group", "RuntimeDirectory"] {
+            assert_eq!(property(&full(), NEW, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_dollar_sign_is_kept_or_refused_but_never_lost() {
+        let mut spec = plain();
+        spec.exec.push("--name=$HOME".into());
+        let name = "work".parse().unwrap();
+        let error = transient_properties(&name, &spec, Scope::User, OLD).unwrap_err();
+        assert!(matches!(error, Error::DollarSign { version: 252, .. }));
+        assert!(property(&spec, NEW, "ExecStartEx").unwrap().contains("--name=$HOME"));
+    }
+
+    #[test]
+    fn no_attempts_means_no_restart() {
+        let spec = UnitSpec { restart: Restart { attempts: Some(0), ..Restart::default() }, ..plain() };
+        assert_eq!(property(&spec, NEW, "Restart").unwrap(), "\"no\"");
+        assert_eq!(property(&spec, NEW, "StartLimitBurst"), None);
+    }
+
+    #[test]
+    fn restarts_for_ever_have_no_start_limit() {
+        let spec = UnitSpec { restart: Restart { attempts: None, ..Restart::default() }, ..plain() };
+        assert_eq!(property(&spec, NEW, "StartLimitIntervalUSec").unwrap(), "uint64 0");
+    }
+
+    #[test]
+    fn a_path_that_is_not_text_is_refused() {
+        use std::os::unix::ffi::OsStringExt;
+        let path = std::ffi::OsString::from_vec(b"/srv/\xff".to_vec());
+        let spec = UnitSpec { working_directory: Some(path.into()), ..plain() };
+        let refused = transient_properties(&"work".parse().unwrap(), &spec, Scope::User, NEW);
+        assert!(matches!(refused, Err(Error::NotText { .. })));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_start_limit_can_always_be_reached(attempts in 0u32..1000, delay in 0u64..3600, start in 1u64..600) {
+            let (delay, start) = (Duration::from_secs(delay), Duration::from_secs(start));
+            let (interval, burst) = start_limit(attempts, delay, start);
+            proptest::prop_assert_eq!(burst, attempts + 1);
+            proptest::prop_assert!(interval > (delay + start) * attempts + start);
+        }
+    }
 }

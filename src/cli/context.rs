@@ -1,0 +1,93 @@
+//! What a command line means on this machine: which folders, which config, which instance.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+use super::output;
+use crate::config::{self, Choice, Loaded, Sources};
+use crate::host::log::Detail;
+use crate::instance::{self, Instance, Name, Paths, Scope, lock};
+
+/// The options that all commands have.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    config: Option<PathBuf>,
+    config_dir: Option<PathBuf>,
+    /// Whether more is logged.
+    pub(crate) debug: bool,
+}
+
+/// A config, and the variables that it was made with.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// The config.
+    pub(crate) loaded: Loaded,
+    /// The variables of this process that the config names and that are set.
+    pub(crate) variables: BTreeMap<String, String>,
+}
+
+impl Context {
+    pub(crate) fn new(config: Option<PathBuf>, config_dir: Option<PathBuf>, debug: bool) -> Self {
+        Self { config, config_dir, debug }
+    }
+
+    /// The folders of that scope.
+    pub(crate) fn paths(&self, scope: Scope) -> Result<Paths, Error> {
+        Ok(Paths::from_env(scope, self.config_dir.as_deref(), instance::process_env)?)
+    }
+
+    /// Whether a config was named.
+    pub(crate) fn names_config(&self) -> bool {
+        self.config.is_some()
+    }
+
+    /// The scope that was typed, else the user's own: the machine's for root.
+    pub(crate) fn scope(typed: Option<Scope>) -> Scope {
+        typed.unwrap_or_else(|| Scope::for_uid(rustix::process::geteuid().as_raw()))
+    }
+
+    /// How much is logged.
+    pub(crate) fn detail(&self) -> Detail {
+        if self.debug { Detail::Debug } else { Detail::Normal }
+    }
+
+    /// The config file that a command works with; `None` is the built-in default.
+    pub(crate) fn config_path(&self, paths: &Paths) -> Option<PathBuf> {
+        match config::locate(self.config.as_deref(), paths.config_dir()) {
+            Choice::File(path) => Some(path),
+            Choice::Builtin => None,
+        }
+    }
+
+    /// The instance that the options mean.
+    pub(crate) fn instance(&self, paths: &Paths, name: Option<Name>) -> Result<Instance, Error> {
+        let holder = |name: &Name| lock::holder(paths, name).map(|holder| holder.config);
+        Ok(Instance::resolve(paths.clone(), self.config.as_deref(), name, holder)?)
+    }
+
+    /// Reads the config at that path, or the built-in one.
+    pub(crate) fn read(&self, path: Option<&Path>) -> Result<Read, Error> {
+        let Some(path) = path else {
+            return Ok(Read { loaded: Loaded::builtin(), variables: BTreeMap::new() });
+        };
+        let variables = RefCell::new(BTreeMap::new());
+        let env = |name: &str| {
+            let value = std::env::var(name).ok()?;
+            variables.borrow_mut().insert(name.to_owned(), value.clone());
+            Some(value)
+        };
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let sources = Sources { env: &env, home: std::env::home_dir(), credentials };
+        match config::load(path, &sources) {
+            Ok(loaded) => Ok(Read { loaded, variables: variables.into_inner() }),
+            Err(invalid) => {
+                for warning in &invalid.warnings {
+                    output::warn(warning.to_string());
+                }
+                Err(invalid.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! How a command ends: an exit code, and what to say about it.
+
+use std::process::ExitCode;
+
+use crate::config::{Invalid, InvalidKind};
+use crate::instance::{InstanceError, LockError, NameError, PathsError};
+use crate::{daemon, manager};
+
+/// An exit code (sysexits.h from 64 on; 3 and 4 as LSB has them for `status`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It is done.
+    Ok,
+    /// It was tried and failed; `server-status`: it runs, but something is wrong.
+    Failed,
+    /// `server-status`: it does not run.
+    NotRunning,
+    /// `server-status`: no bridge has that name.
+    UnknownName,
+    /// There is no service manager to ask.
+    Unavailable,
+    /// This user may not do that.
+    NotPermitted,
+    /// The config has errors.
+    BadConfig,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::Failed => 1,
+            Exit::NotRunning => 3,
+            Exit::UnknownName => 4,
+            Exit::Unavailable => 69,
+            Exit::NotPermitted => 77,
+            Exit::BadConfig => 78,
+        })
+    }
+}
+
+/// Why a command did not do what it was asked: what, why, and what to do about it.
+#[derive(Debug)]
+pub(crate) struct Error {
+    pub(crate) exit: Exit,
+    pub(crate) what: String,
+    /// Lines, each a sentence.
+    pub(crate) why: Vec<String>,
+    pub(crate) hint: Option<String>,
+}
+
+impl Error {
+    /// One that says what; `because` and `hint` add to it.
+    pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self { exit, what: what.into(), why: Vec::new(), hint: None }
+    }
+
+    /// Adds why.
+    pub(crate) fn because(mut self, why: impl Into<String>) -> Self {
+        self.why.push(why.into());
+        self
+    }
+
+    /// Adds what to do.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        let exit = match invalid.kind {
+            InvalidKind::Missing | InvalidKind::Content => Exit::BadConfig,
+            InvalidKind::Unreadable => Exit::NotPermitted,
+        };
+        let count = invalid.problems.len();
+        let what = match (invalid.kind, count) {
+            (InvalidKind::Content, 1) => "the config has an error".to_owned(),
+            (InvalidKind::Content, _) => format!("the config has {count} errors"),
+            _ => "the config cannot be read".to_owned(),
+        };
+        let mut error = Self::new(exit, what);
+        error.why = invalid.problems.iter().map(ToString::to_string).collect();
+        error
+    }
+}
+
+impl From<manager::Error> for Error {
+    fn from(error: manager::Error) -> Self {
+        let exit = match error.kind() {
+            manager::ErrorKind::Unreachable => Exit::Unavailable,
+            manager::ErrorKind::NotPermitted => Exit::NotPermitted,
+            manager::ErrorKind::NotRunning | manager::ErrorKind::Failed => Exit::Failed,
+        };
+        let mut told = Self::new(exit, error.to_string());
+        told.why.extend(error.why());
+        if let manager::Error::DidNotStart(failure) = &error {
+            if failure.exit_code == Some(78) {
+                told.exit = Exit::BadConfig;
+            }
+            told.why.extend(failure.log.iter().map(|entry| format!("log: {}", entry.message)));
+        }
+        told.hint = error.hint();
+        told
+    }
+}
+
+impl From<daemon::Error> for Error {
+    fn from(error: daemon::Error) -> Self {
+        let mut told = Self::new(Exit::Failed, error.to_string());
+        told.hint = error.hint();
+        told
+    }
+}
+
+impl From<InstanceError> for Error {
+    fn from(error: InstanceError) -> Self {
+        Self::new(Exit::Failed, error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<NameError> for Error {
+    fn from(error: NameError) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+impl From<PathsError> for Error {
+    fn from(error: PathsError) -> Self {
+        Self::new(Exit::Failed, error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<LockError> for Error {
+    fn from(error: LockError) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}

@@ -1,0 +1,105 @@
+//! Printing: results to standard output, the rest to standard error, colour where it is wanted.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::exit;
+
+use anstyle::{AnsiColor, Style};
+use clap::ColorChoice;
+
+use super::error::Error;
+
+/// What is wrong.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// What could be better.
+pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
+/// What is well.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+/// What matters less.
+pub(crate) const FAINT: Style = Style::new().dimmed();
+/// What the eye should find first.
+pub(crate) const STRONG: Style = Style::new().bold();
+
+/// Decides for the whole program whether it prints in colour.
+pub(crate) fn set_color(wanted: ColorChoice) {
+    match wanted {
+        ColorChoice::Auto => anstream::ColorChoice::Auto,
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
+}
+
+/// Prints a line of the result.
+pub(crate) fn say(line: impl AsRef<str>) {
+    if let Err(error) = writeln!(anstream::stdout(), "{}", line.as_ref()) {
+        // Whoever reads has had enough, as `head` does: that is no failure.
+        exit(i32::from(error.kind() != io::ErrorKind::BrokenPipe));
+    }
+}
+
+/// Prints a line beside the result.
+pub(crate) fn note(line: impl AsRef<str>) {
+    // Where nobody can be told, there is nobody to tell that.
+    let _ = writeln!(anstream::stderr(), "{}", line.as_ref());
+}
+
+/// Prints something that could be better.
+pub(crate) fn warn(line: impl AsRef<str>) {
+    note(format!("{DOUBTFUL}warning:{DOUBTFUL:#} {}", line.as_ref()));
+}
+
+/// Prints why a command failed.
+pub(crate) fn complain(error: &Error) {
+    note(format!("{BAD}error:{BAD:#} {}", error.what));
+    for why in &error.why {
+        note(format!("  {why}"));
+    }
+    if let Some(hint) = &error.hint {
+        note(format!("{GOOD}hint:{GOOD:#} {hint}"));
+    }
+}
+
+/// Prints a value as JSON.
+pub(crate) fn say_json(value: &impl serde::Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => say(text),
+        Err(error) => note(format!("{BAD}error:{BAD:#} the result is no JSON: {error}")),
+    }
+}
+
+/// Whether a person sees the result at once.
+pub(crate) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// A path as a person writes it, with `~` for home.
+pub(crate) fn short_path(path: &Path) -> String {
+    let home = std::env::home_dir().filter(|home| home.as_os_str().len() > 1);
+    match home.and_then(|home| path.strip_prefix(home).ok().map(Path::to_owned)) {
+        Some(rest) => format!("~/{}", rest.display()),
+        None => path.display().to_string(),
+    }
+}
+
+/// A time span in its two largest units.
+pub(crate) fn span(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, ..) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_has_two_units_at_most() {
+        let spans = [0, 59, 60, 3_599, 3_600, 86_399, 86_400, 900_000].map(span);
+        assert_eq!(spans, ["0s", "59s", "1m 0s", "59m 59s", "1h 0m", "23h 59m", "1d 0h", "10d 10h"]);
+    }
+}

@@ -1,0 +1,80 @@
+//! `server list`.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::survey::{Known, Survey};
+use super::{Context, Format, Whose};
+use crate::cli::error::{Error, Exit};
+use crate::cli::{output, table};
+use crate::instance::Paths;
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+/// One bridge, for programs.
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    pid: Option<u32>,
+    status: String,
+    config: Option<String>,
+    manager: &'static str,
+    unit: Option<String>,
+    address: Option<String>,
+    uptime_seconds: Option<u64>,
+    restarts: u32,
+}
+
+impl Row {
+    fn new(known: &Known, paths: &Paths) -> Self {
+        let status = known.status.as_ref().ok();
+        let default = paths.default_config();
+        Self {
+            name: known.name.to_string(),
+            pid: known.pid(),
+            status: known.state(),
+            // Where the default config would be is no file yet.
+            config: known.config().filter(|path| *path != default || path.exists()).map(|path| path.display().to_string()),
+            manager: known.manager(),
+            unit: known.managed.as_ref().map(|managed| managed.unit.clone()),
+            address: status.map(|status| status.address.clone()),
+            uptime_seconds: known.uptime(),
+            restarts: known.managed.as_ref().map_or(0, |managed| managed.restarts),
+        }
+    }
+
+    fn cells(self) -> Vec<String> {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        vec![
+            self.name,
+            or_dash(self.pid.map(|pid| pid.to_string())),
+            self.status,
+            self.config.map_or_else(|| "(built in)".to_owned(), |config| output::short_path(config.as_ref())),
+            self.manager.to_owned(),
+            or_dash(self.address),
+            or_dash(self.uptime_seconds.map(output::span)),
+        ]
+    }
+}
+
+pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
+    let paths = context.paths(options.whose.scope())?;
+    let survey = Survey::take(&paths).await?;
+    let rows: Vec<Row> = survey.known.iter().map(|known| Row::new(known, &paths)).collect();
+    match options.format {
+        Format::Json => output::say_json(&rows),
+        Format::Table if rows.is_empty() => output::note("no bridge is running"),
+        Format::Table => {
+            let header = ["Name", "PID", "Status", "Config File", "Manager", "Address", "Uptime"];
+            output::say(table::render(&header, rows.into_iter().map(Row::cells).collect()));
+        }
+    }
+    Ok(Exit::Ok)
+}

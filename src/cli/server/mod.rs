@@ -1,0 +1,101 @@
+//! `server`: bridges, started, stopped and watched.
+
+mod list;
+mod logs;
+mod restart;
+mod start;
+mod status;
+mod stop;
+mod survey;
+mod unit;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::context::Context;
+use super::error::{Error, Exit};
+use crate::instance::{Name, Scope};
+
+/// How long reaching the service manager may take.
+const REACH: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve in the foreground, or start a bridge that the service manager keeps (--daemon)
+    Start(start::Options),
+    /// Stop bridges
+    Stop(stop::Options),
+    /// Restart bridges; one that is not running is started
+    Restart(restart::Options),
+    /// List the bridges there are
+    #[command(visible_alias = "ls")]
+    List(list::Options),
+    /// Tell how a bridge is (exit code: 0 healthy, 1 not, 3 not running, 4 unknown name)
+    #[command(visible_alias = "status")]
+    ServerStatus(status::Options),
+    /// Print what a bridge and its servers have logged
+    Logs(logs::Options),
+}
+
+/// Whose bridges are meant.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Whose {
+    /// Of this user [default, but for root]
+    #[arg(long, conflicts_with = "system")]
+    user: bool,
+    /// Of the machine [default for root]
+    #[arg(long)]
+    system: bool,
+}
+
+impl Whose {
+    /// What was typed, if anything.
+    fn typed(self) -> Option<Scope> {
+        match (self.user, self.system) {
+            (true, _) => Some(Scope::User),
+            (_, true) => Some(Scope::System),
+            _ => None,
+        }
+    }
+
+    /// The scope that is meant.
+    fn scope(self) -> Scope {
+        Context::scope(self.typed())
+    }
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+pub(crate) fn run(command: Command, context: Context) -> Result<Exit, Error> {
+    // The bridge itself makes a runtime of its own, once logging has begun.
+    if let Command::Start(options) = &command
+        && !options.daemon
+    {
+        return start::serve(options, &context);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        match command {
+            Command::Start(options) => start::start(&options, &context).await,
+            Command::Stop(options) => stop::run(options, &context).await,
+            Command::Restart(options) => restart::run(options, &context).await,
+            Command::List(options) => list::run(options, &context).await,
+            Command::ServerStatus(options) => status::run(options, &context).await,
+            Command::Logs(options) => logs::run(options, &context).await,
+        }
+    });
+    runtime.shutdown_background();
+    ended
+}
+
+fn name_of(text: &str) -> Result<Name, String> {
+    text.parse().map_err(|error: crate::instance::NameError| error.to_string())
+}

@@ -1,0 +1,229 @@
+//! `server start`: serve here, or have the service manager keep a bridge.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::survey::{Known, Survey};
+use super::unit::{self, Address};
+use super::{Context, Whose, name_of, stop};
+use crate::cli::context::Read;
+use crate::cli::error::{Error, Exit};
+use crate::cli::output::{self, GOOD, STRONG};
+use crate::config::Scope as ConfigScope;
+use crate::control::client;
+use crate::daemon;
+use crate::instance::{Instance, Name, Paths, Scope, lock};
+use crate::manager::{StartRequest, Started};
+
+/// How long a start may take, unless something else is typed.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Have the service manager keep it, and return once it serves
+    #[arg(long, alias = "detach")]
+    pub(super) daemon: bool,
+    /// Its name [default: from the config's file name]
+    #[arg(short, long, value_parser = name_of)]
+    name: Option<Name>,
+    /// The address to listen on [default: the config's, 127.0.0.1]
+    #[arg(long)]
+    host: Option<String>,
+    /// The port to listen on, 0 for any free one [default: the config's, 8080]
+    #[arg(short, long)]
+    port: Option<u16>,
+    #[command(flatten)]
+    whose: Whose,
+    /// Restart it when it runs already
+    #[arg(long, requires = "daemon")]
+    force: bool,
+    /// Remove first what bridges that were killed have left behind
+    #[arg(long)]
+    cleanup: bool,
+    /// Return at once, without knowing whether it will serve
+    #[arg(long, requires = "daemon")]
+    no_wait: bool,
+    /// How long it may take until it serves
+    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT.as_secs(), requires = "daemon")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+}
+
+/// Starts an instance as its config has it.
+pub(super) async fn start_plainly(survey: &mut Survey, instance: &Instance, context: &Context) -> Result<(), Error> {
+    let read = context.read(instance.config())?;
+    launch(survey, instance, &read, &Address::default(), context, TIMEOUT, true).await?;
+    Ok(())
+}
+
+/// Serves in the foreground, until it is told to stop.
+pub(super) fn serve(options: &Options, context: &Context) -> Result<Exit, Error> {
+    let paths = context.paths(options.whose.scope())?;
+    if options.cleanup {
+        clean_up(&paths)?;
+    }
+    let read = read(context, &paths)?;
+    let instance = context.instance(&paths, options.name.clone())?;
+    let bridge = &read.loaded.config.bridge;
+    let served = daemon::Options {
+        instance,
+        host: options.host.clone().unwrap_or_else(|| bridge.host.as_str().to_owned()),
+        port: options.port.unwrap_or(bridge.port),
+        warnings: read.loaded.warnings.iter().map(ToString::to_string).collect(),
+        config: read.loaded.config,
+        detail: context.detail(),
+    };
+    daemon::run(served)?;
+    Ok(Exit::Ok)
+}
+
+/// Reads the config; when it cannot be, that is also what the service manager is told.
+fn read(context: &Context, paths: &Paths) -> Result<Read, Error> {
+    let read = context.read(context.config_path(paths).as_deref());
+    if let Err(error) = &read {
+        let words: Vec<&str> = std::iter::once(&error.what).chain(&error.why).map(String::as_str).collect();
+        crate::host::notify::status(&words.join(": "));
+    }
+    read
+}
+
+/// Has the service manager start a bridge.
+pub(super) async fn start(options: &Options, context: &Context) -> Result<Exit, Error> {
+    let (mut paths, mut read) = (context.paths(options.whose.scope())?, None);
+    if options.whose.typed().is_none() {
+        // The config may say whose it is; it is looked for where the caller's own are.
+        let first = context.read(context.config_path(&paths).as_deref())?;
+        if let Some(scope) = first.loaded.config.bridge.daemon.scope {
+            let scope = match scope {
+                ConfigScope::User => Scope::User,
+                ConfigScope::System => Scope::System,
+            };
+            if scope != paths.scope() {
+                paths = context.paths(scope)?;
+            }
+        }
+        read = Some(first);
+    }
+    let read = match read {
+        Some(read) => read,
+        None => context.read(context.config_path(&paths).as_deref())?,
+    };
+    for warning in &read.loaded.warnings {
+        output::warn(warning.to_string());
+    }
+    if options.cleanup {
+        clean_up(&paths)?;
+    }
+    let mut survey = Survey::take(&paths).await?;
+    let instance = context.instance(&paths, options.name.clone())?;
+    let address = Address { host: options.host.clone(), port: options.port };
+    if let Some(known) = same(&survey, &instance) {
+        if !options.force {
+            return already(known, &read, &address);
+        }
+        let name = known.name.clone();
+        stop::stop_one(&mut survey, &paths, &name, false).await?;
+    }
+    let timeout = Duration::from_secs(options.timeout);
+    launch(&mut survey, &instance, &read, &address, context, timeout, !options.no_wait).await
+}
+
+/// A bridge that serves the same config, or has the same name.
+fn same<'a>(survey: &'a Survey, instance: &Instance) -> Option<&'a Known> {
+    let identity = instance.identity();
+    let running = || survey.known.iter().filter(|known| known.is_running());
+    running()
+        .find(|known| known.config().as_ref() == Some(&identity))
+        .or_else(|| running().find(|known| known.name == *instance.name()))
+}
+
+/// It runs already: that is as good, unless it is not what was asked for.
+fn already(known: &Known, read: &Read, wanted: &Address) -> Result<Exit, Error> {
+    let bridge = &read.loaded.config.bridge;
+    let Ok(status) = &known.status else {
+        let what = format!("the bridge `{}` is {}", known.name, known.state());
+        let hint = format!("restart it: foxxy-bridge server start --daemon --force, or see `server logs {}`", known.name);
+        return Err(Error::new(Exit::Failed, what).hint(hint));
+    };
+    let host = wanted.host.clone().unwrap_or_else(|| bridge.host.as_str().to_owned());
+    let asked = daemon::address(&host, wanted.port.unwrap_or(bridge.port));
+    if wanted.port != Some(0) && asked != status.address && (wanted.host.is_some() || wanted.port.is_some()) {
+        let what = format!("the bridge `{}` is already running at {}, not at {asked}", known.name, status.address);
+        return Err(Error::new(Exit::Failed, what).hint("restart it there with --force"));
+    }
+    output::say(format!("{} is already running: {} (PID {})", known.name, status.address, status.pid));
+    Ok(Exit::Ok)
+}
+
+async fn launch(
+    survey: &mut Survey,
+    instance: &Instance,
+    read: &Read,
+    address: &Address,
+    context: &Context,
+    timeout: Duration,
+    wait: bool,
+) -> Result<Exit, Error> {
+    let daemon = &read.loaded.config.bridge.daemon;
+    if daemon.manager == crate::config::ManagerChoice::Pidfile {
+        let what = "the manager `pidfile`, which the config asks for, is not there yet";
+        return Err(Error::new(Exit::Failed, what).hint("take `auto` or `systemd` as bridge.daemon.manager"));
+    }
+    let manager = survey.manager().map_err(|error| in_foreground(error, instance))?;
+    unit::write_environment(instance, read)?;
+    let spec = unit::spec(instance, daemon, address, context, timeout)?;
+    let request = StartRequest { name: instance.name().clone(), spec, timeout, wait };
+    let started = manager.start(&request).await;
+    if started.is_err() {
+        // What was written for it is of no use to anybody now.
+        lock::clean_up(instance)?;
+    }
+    match started? {
+        Started::Queued { unit } => output::say(format!("{}: starting as {unit}", instance.name())),
+        Started::AlreadyRunning(_) => {
+            let status = client::status(&instance.control_socket()).await;
+            let at = status.map_or_else(|_| String::new(), |(status, _)| format!(": {} (PID {})", status.address, status.pid));
+            output::say(format!("{} is already running{at}", instance.name()));
+        }
+        Started::Running(_) => tell_started(instance).await,
+    }
+    Ok(Exit::Ok)
+}
+
+/// Says where it serves, and how far its servers are.
+async fn tell_started(instance: &Instance) {
+    let name = instance.name();
+    let Ok((status, _)) = client::status(&instance.control_socket()).await else {
+        return output::say(format!("{name} is running"));
+    };
+    let unit = status.unit.as_deref().unwrap_or_default();
+    output::say(format!("{GOOD}started{GOOD:#} {name}: {STRONG}{}{STRONG:#} (PID {}, {unit})", status.address, status.pid));
+    let (connected, all) = status.connected();
+    if connected < all {
+        output::note(format!("{connected} of {all} servers are connected; see `foxxy-bridge server status {name}`"));
+    }
+}
+
+/// Adds what to type where there is no service manager.
+fn in_foreground(mut error: Error, instance: &Instance) -> Error {
+    let config = instance.config().map(|path| format!(" --config {}", output::short_path(path))).unwrap_or_default();
+    let command = format!("foxxy-bridge server start{config}");
+    match &mut error.hint {
+        Some(hint) if hint.contains("foreground") => *hint = hint.replace("foxxy-bridge server start", &command),
+        Some(hint) => hint.push_str(&format!("; or serve in the foreground: {command}")),
+        None => error.hint = Some(format!("serve in the foreground: {command}")),
+    }
+    error
+}
+
+/// Removes what bridges that are gone have left, and says so.
+fn clean_up(paths: &Paths) -> Result<(), Error> {
+    for name in lock::names(paths) {
+        let instance = Instance::new(name, None, paths.clone())?;
+        if lock::clean_up(&instance)? {
+            output::note(format!("removed what {} had left: {}", instance.name(), instance.runtime_dir().display()));
+        }
+    }
+    Ok(())
+}

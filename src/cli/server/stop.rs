@@ -1,0 +1,114 @@
+//! `server stop`.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::survey::{Known, Survey};
+use super::{Context, Whose, name_of};
+use crate::cli::error::{Error, Exit};
+use crate::cli::output;
+use crate::control::client;
+use crate::instance::{Instance, Name, Paths, lock};
+use crate::manager::Stopped;
+
+/// How long a bridge may take to stop, beyond what its unit allows itself.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Which [default: the one of the config, else the only one]
+    #[arg(value_parser = name_of)]
+    names: Vec<Name>,
+    /// All that are running
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+    /// At once, without asking it
+    #[arg(short = 'F', long)]
+    force: bool,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
+    let paths = context.paths(options.whose.scope())?;
+    let mut survey = Survey::take(&paths).await?;
+    let names = if options.all {
+        survey.known.iter().map(|known| known.name.clone()).collect()
+    } else if options.names.is_empty() {
+        vec![survey.meant(context, &paths)?]
+    } else {
+        options.names
+    };
+    if names.is_empty() {
+        output::note("no bridge is running");
+    }
+    let mut failed = None;
+    for name in names {
+        match stop_one(&mut survey, &paths, &name, options.force).await {
+            Ok(Stopped::Clean) => output::say(format!("stopped {name}")),
+            Ok(Stopped::Killed) => output::say(format!("killed {name}")),
+            // It ended by itself in between, which is what was wanted.
+            Ok(Stopped::NotRunning) if options.all => output::say(format!("{name} was not running any more")),
+            Ok(Stopped::NotRunning) => failed = Some(survey.unknown(&name, Exit::Failed)),
+            Err(error) => failed = Some(error),
+        }
+        if let Some(error) = failed.take_if(|_| options.all) {
+            output::complain(&error);
+            failed = Some(Error::new(error.exit, "not all bridges were stopped"));
+        }
+    }
+    failed.map_or(Ok(Exit::Ok), Err)
+}
+
+/// Stops one, under whatever keeps it, and removes what it leaves.
+pub(super) async fn stop_one(survey: &mut Survey, paths: &Paths, name: &Name, force: bool) -> Result<Stopped, Error> {
+    let stopped = match survey.get(name) {
+        None => return Ok(Stopped::NotRunning),
+        Some(known) if known.managed.is_some() => survey.manager()?.stop(name, force, PATIENCE).await?,
+        Some(known) => stop_foreground(known, paths, force).await?,
+    };
+    let instance = Instance::new(name.clone(), None, paths.clone())?;
+    lock::clean_up(&instance)?;
+    Ok(stopped)
+}
+
+/// Stops a bridge that nobody keeps, by the process that the kernel says is behind its socket.
+async fn stop_foreground(known: &Known, paths: &Paths, force: bool) -> Result<Stopped, Error> {
+    let name = &known.name;
+    let listening = client::peer(&paths.control_socket(name)).await;
+    let Ok(pid) = listening else { return Ok(Stopped::NotRunning) };
+    let what = || format!("the bridge `{name}` (PID {pid}) cannot be stopped");
+    let failed = |error: rustix::io::Errno| Error::new(Exit::Failed, what()).because(error.to_string());
+    // From here on the descriptor means this process, whatever becomes of its number.
+    let process = pidfd_open(pid, PidfdFlags::empty()).map_err(failed)?;
+    if client::peer(&paths.control_socket(name)).await.ok() != Some(pid) {
+        return Ok(Stopped::NotRunning);
+    }
+    let signals = if force { &[Signal::KILL][..] } else { &[Signal::TERM, Signal::KILL] };
+    for signal in signals {
+        pidfd_send_signal(&process, *signal).map_err(failed)?;
+        let patience = if *signal == Signal::TERM { PATIENCE } else { Duration::from_secs(5) };
+        if ended(&process, patience).map_err(failed)? {
+            return Ok(if *signal == Signal::TERM { Stopped::Clean } else { Stopped::Killed });
+        }
+    }
+    Err(Error::new(Exit::Failed, what()).because(format!("process {pid} lives on after SIGKILL")))
+}
+
+/// Waits for the end of a process.
+fn ended(process: &impl std::os::fd::AsFd, patience: Duration) -> rustix::io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+}

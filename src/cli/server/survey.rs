@@ -1,0 +1,167 @@
+//! Which bridges there are: what the service manager knows, and what those that run say of themselves.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+
+use super::REACH;
+use crate::cli::context::Context;
+use crate::cli::error::{Error, Exit};
+use crate::control::client::{self, AskError};
+use crate::control::{BridgeState, Manager, Status};
+use crate::instance::lock::{self, Holder};
+use crate::instance::{Name, Paths};
+use crate::manager::{self, Managed, ServiceManager, State};
+
+/// One bridge, from all that is known of it.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Its name.
+    pub(super) name: Name,
+    /// What the service manager says of it, when it keeps it.
+    pub(super) managed: Option<Managed>,
+    /// Who holds its lock.
+    pub(super) holder: Option<Holder>,
+    /// What it says of itself.
+    pub(super) status: Result<Status, AskError>,
+}
+
+impl Known {
+    /// Whether there is a process.
+    pub(super) fn is_running(&self) -> bool {
+        let by_manager = self.managed.as_ref().is_some_and(|managed| {
+            matches!(managed.state, State::Running | State::Starting | State::Restarting | State::Stopping)
+        });
+        by_manager || self.holder.is_some()
+    }
+
+    /// Its state in a word.
+    pub(super) fn state(&self) -> String {
+        match (&self.status, &self.managed, &self.holder) {
+            (Ok(status), ..) if status.state == BridgeState::Stopping => "stopping".to_owned(),
+            (Ok(_), ..) => "running".to_owned(),
+            (Err(_), Some(managed), None) => managed.state.to_string(),
+            (Err(_), Some(managed), _) if managed.state != State::Running => managed.state.to_string(),
+            (Err(_), ..) => "unresponsive".to_owned(),
+        }
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> Option<u32> {
+        let said = self.status.as_ref().ok().map(|status| status.pid);
+        let held = || self.holder.as_ref().map(|holder| holder.pid);
+        said.or_else(|| self.managed.as_ref().and_then(|managed| managed.pid)).or_else(held)
+    }
+
+    /// What keeps it running.
+    pub(super) fn manager(&self) -> &'static str {
+        match (&self.managed, &self.status) {
+            (Some(managed), _) => managed.manager,
+            (None, Ok(status)) => status.manager.as_str(),
+            (None, Err(_)) => Manager::Foreground.as_str(),
+        }
+    }
+
+    /// Its config, or where the default config would be.
+    pub(super) fn config(&self) -> Option<PathBuf> {
+        let held = self.holder.as_ref().map(|holder| holder.config.clone());
+        held.or_else(|| self.managed.as_ref().and_then(|managed| managed.config.clone()))
+    }
+
+    /// Seconds that it has been running.
+    pub(super) fn uptime(&self) -> Option<u64> {
+        let since = || self.managed.as_ref().filter(|managed| managed.pid.is_some())?.since;
+        let elapsed = |since: SystemTime| SystemTime::now().duration_since(since).unwrap_or_default();
+        let said = self.status.as_ref().ok().map(|status| status.uptime_seconds);
+        said.or_else(|| since().map(elapsed).map(|elapsed: Duration| elapsed.as_secs()))
+    }
+}
+
+/// All bridges of one scope, and the manager that keeps them, where there is one.
+pub(super) struct Survey {
+    /// By name.
+    pub(super) known: Vec<Known>,
+    /// The manager, or why there is none.
+    pub(super) manager: Result<Box<dyn ServiceManager>, manager::Error>,
+}
+
+impl Survey {
+    /// Asks the manager and every bridge that has a folder.
+    pub(super) async fn take(paths: &Paths) -> Result<Self, Error> {
+        let manager = manager::detect(paths.scope(), REACH).await;
+        let mut managed = match &manager {
+            Ok(manager) => manager.list().await?,
+            Err(_) => Vec::new(),
+        };
+        let mut names = lock::names(paths);
+        names.extend(managed.iter().map(|managed| managed.name.clone()));
+        names.sort();
+        names.dedup();
+        let asked = names.into_iter().map(async |name| {
+            let status = client::status(&paths.control_socket(&name)).await.map(|(status, _)| status);
+            (lock::holder(paths, &name), status, name)
+        });
+        let mut known = Vec::new();
+        for (holder, status, name) in join_all(asked).await {
+            let managed = managed.iter().position(|managed| managed.name == name).map(|at| managed.swap_remove(at));
+            let one = Known { name, managed, holder, status };
+            // A folder alone is what a bridge that was killed has left.
+            if one.managed.is_some() || one.holder.is_some() {
+                known.push(one);
+            }
+        }
+        Ok(Self { known, manager })
+    }
+
+    /// The one of that name.
+    pub(super) fn get(&self, name: &Name) -> Option<&Known> {
+        self.known.iter().find(|known| known.name == *name)
+    }
+
+    /// The manager, or the error that there is none.
+    pub(super) fn manager(&mut self) -> Result<&dyn ServiceManager, Error> {
+        if self.manager.is_err() {
+            let gone = manager::Error::NotBooted { wsl: false };
+            if let Err(error) = std::mem::replace(&mut self.manager, Err(gone)) {
+                return Err(error.into());
+            }
+        }
+        match &self.manager {
+            Ok(manager) => Ok(manager.as_ref()),
+            Err(_) => unreachable!("it was looked at"),
+        }
+    }
+
+    /// The bridge that a command without a name means: the config's own, else the only one that runs.
+    pub(super) fn meant(&self, context: &Context, paths: &Paths) -> Result<Name, Error> {
+        let own = context.instance(paths, None)?;
+        let identity = own.identity();
+        if let Some(known) = self.known.iter().find(|known| known.config().as_ref() == Some(&identity)) {
+            return Ok(known.name.clone());
+        }
+        if self.get(own.name()).is_some() || context.names_config() {
+            return Ok(own.name().clone());
+        }
+        match self.known.as_slice() {
+            [] => Ok(own.name().clone()),
+            [only] => Ok(only.name.clone()),
+            several => {
+                let names: Vec<&str> = several.iter().map(|known| known.name.as_str()).collect();
+                let what = format!("several bridges are there, and `{}` is not one of them", own.name());
+                Err(Error::new(Exit::Failed, what).hint(format!("name one: {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// That there is no such bridge, and which there are.
+    pub(super) fn unknown(&self, name: &Name, exit: Exit) -> Error {
+        let names: Vec<&str> = self.known.iter().map(|known| known.name.as_str()).collect();
+        let hint = if names.is_empty() {
+            "no bridge is running; `foxxy-bridge server start --daemon` starts one".to_owned()
+        } else {
+            format!("these are there: {}", names.join(", "))
+        };
+        Error::new(exit, format!("the bridge `{name}` is not running")).hint(hint)
+    }
+}
