@@ -1,1 +1,43 @@
-//! The file a person writes.
+//! The file a person writes: JSON or TOML, expanded, checked, and turned into plain data.
+//!
+//! [`load`] is the way in; the order of its steps is the order of the modules below. Nothing here writes a file, and
+//! no secret shows in `Debug`, in [`show`], or in a [`Problem`].
+
+mod file;
+
+mod document;
+
+mod schema;
+
+mod check;
+mod expand;
+
+mod pending;
+mod rules;
+
+mod daemon;
+mod model;
+mod text;
+mod units;
+mod upstream;
+
+mod load;
+mod problem;
+
+pub use daemon::{Daemon, Limits, LogFiles, ManagerChoice, Restart, Sandbox, Scope};
+pub use document::Format;
+pub use expand::Sources;
+pub use file::resolve_path;
+pub use load::{Choice, Loaded, load, locate, parse, sample, show};
+pub use model::{
+    Aggregation, Authentication, Bridge, Config, ConfigReload, ConflictResolution, Failover, LogLevel,
+    Security, ToolClass, ToolSecurity,
+};
+pub use problem::{Invalid, InvalidKind, Position, Problem};
+pub use schema::schema;
+pub use text::{Json, Secret, Text};
+pub use units::{CpuQuota, MemoryLimit, NotAUnit, Share, Size};
+pub use upstream::{HealthCheck, HealthOperation, OauthConfig, Transport, Upstream};
+
+#[cfg(test)]
+mod tests;
