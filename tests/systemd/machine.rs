@@ -1,14 +1,14 @@
 //! A throw-away machine with a real systemd: PID 1, logind, dbus, journald, and a user whose manager lingers.
 //!
 //! Its root is an overlay over the host's, so that the host's node, python and libraries are there; what is written
-//! goes to a tmpfs. Both are mounted in a mount namespace of systemd-nspawn's own, and nspawn is told to stop when this
-//! process dies, however it dies: nothing is left that would have to be cleaned up.
+//! goes to a tmpfs. Both are mounted in a mount namespace of systemd-nspawn's own, and nspawn is killed when this process
+//! dies, however it dies: a killed run leaves nothing behind but an empty cgroup.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 /// How long a machine may take to boot; it takes about 5 s.
 const BOOT_DEADLINE: Duration = Duration::from_secs(90);
-/// How long a machine may take to stop before it is killed; it takes about 2 s.
+/// How long nspawn may take to clean up after a machine; it takes a moment.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a command in the machine may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
@@ -32,9 +32,15 @@ const TESTER: &str = "tester";
 const LONER: &str = "loner";
 
 /// Makes the root in an empty folder and boots it. `$1` folder, `$2` lower tree, `$3` machine id, `$4` our binary,
-/// `$5` the real MCP servers, `$6` who lingers, `$7` who does not.
+/// `$5` the real MCP servers, `$6` who lingers, `$7` who does not, `$8` an empty cgroup.
 const BOOT: &str = r#"
 set -eu
+echo $$ > "$8/cgroup.procs"
+
+# nspawn keeps state by the name of the root; other runs have a root of that name too.
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs -o mode=0755 tmpfs /run/systemd/nspawn
+
 mount -t tmpfs -o mode=0755 tmpfs "$1"
 cd "$1"
 mkdir upper work root
@@ -55,7 +61,7 @@ touch "root/var/lib/systemd/linger/$6"
 
 install -D -m 0755 "$4" root/usr/local/bin/foxxy-bridge
 exec systemd-nspawn --quiet --boot --directory=root --console=pipe --register=no --keep-unit --settings=no \
-    --private-network --link-journal=no --resolv-conf=off --kill-signal=SIGRTMIN+4 --bind-ro="$5:/opt/servers"
+    --private-network --link-journal=no --resolv-conf=off --bind-ro="$5:/opt/servers"
 "#;
 
 /// What the machine's root is made of.
@@ -78,6 +84,8 @@ impl Tree {
 pub(crate) struct Machine {
     nspawn: Child,
     console: File,
+    /// The cgroup that all of it is in, as each hierarchy has it: version 2, and where nspawn copies it to.
+    cgroups: Vec<PathBuf>,
     /// The machine's PID 1, as the host numbers it.
     leader: u32,
     /// The uid of `tester`.
@@ -111,10 +119,13 @@ impl Machine {
             fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(|e| format!("no random id: {e}"))?;
         let id = id.trim().replace('-', "");
         let console = tempfile::tempfile().map_err(|e| format!("no file for the console: {e}"))?;
-        let nspawn = spawn(tree, &id, &console).map_err(|e| format!("setpriv (util-linux): {e}"))?;
+        let cgroups = cgroups(&format!("foxxy-test-{id}"))?;
+        fs::create_dir(&cgroups[0]).map_err(|e| format!("{}: {e}", cgroups[0].display()))?;
+        let nspawn =
+            spawn(tree, &id, &cgroups[0], &console).map_err(|e| format!("setpriv (util-linux): {e}"))?;
 
-        let mut machine =
-            Self { nspawn, console, leader: 0, tester: 0, transcript: Mutex::new(String::new()) };
+        let transcript = Mutex::new(String::new());
+        let mut machine = Self { nspawn, console, cgroups, leader: 0, tester: 0, transcript };
         machine.wait_for_boot(&id).map_err(|why| {
             format!("{why}\n--- console\n{}{}", read_all(&machine.console), machine.explain(&[]))
         })?;
@@ -238,27 +249,26 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // nspawn hands a SIGTERM on to the machine's systemd as a power-off.
-        let _ = kill_process(Pid::from_child(&self.nspawn), Signal::TERM);
-        if !poll(STOP_DEADLINE, || !matches!(self.nspawn.try_wait(), Ok(None))) {
-            let _ = self.nspawn.kill();
-            let _ = i32::try_from(self.leader)
-                .ok()
-                .and_then(Pid::from_raw)
-                .map(|p| kill_process(p, Signal::KILL));
+        // The kernel ends a machine with its PID 1, and nspawn then cleans up after it.
+        if let Some(leader) = i32::try_from(self.leader).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(leader, Signal::KILL);
+            poll(STOP_DEADLINE, || !matches!(self.nspawn.try_wait(), Ok(None)));
         }
+        let _ = self.nspawn.kill();
         let _ = self.nspawn.wait();
+        self.cgroups.iter().for_each(|cgroup| remove_cgroup(cgroup));
     }
 }
 
 /// Starts systemd-nspawn on a fresh root, in a mount namespace of its own.
-fn spawn(tree: Tree, id: &str, console: &File) -> std::io::Result<Child> {
+fn spawn(tree: Tree, id: &str, cgroup: &Path, console: &File) -> std::io::Result<Child> {
     let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers");
     Command::new("setpriv")
-        .args(["--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private"])
+        .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"])
         .args(["sh", "-c", BOOT, "boot", env!("CARGO_TARGET_TMPDIR"), tree.lower(), id])
         .args([Path::new(env!("CARGO_BIN_EXE_foxxy-bridge")), &servers])
         .args([TESTER, LONER])
+        .arg(cgroup)
         // On a host with both cgroup versions nspawn would pick the old one.
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
         .stdin(Stdio::null())
@@ -267,6 +277,33 @@ fn spawn(tree: Tree, id: &str, console: &File) -> std::io::Result<Child> {
         // A Ctrl-C is for us; the machine follows when we are gone.
         .process_group(0)
         .spawn()
+}
+
+/// Where a cgroup of that name, below the one of this process, is in each hierarchy; version 2 first.
+fn cgroups(name: &str) -> Result<Vec<PathBuf>, String> {
+    let read = |file| fs::read_to_string(file).map_err(|e| format!("{file}: {e}"));
+    let groups = read("/proc/self/cgroup")?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let group = Path::new(group.ok_or("this process is in no cgroup of version 2")?).join(name);
+
+    let mounts = read("/proc/self/mounts")?;
+    let mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let (mut new, old): (Vec<_>, Vec<_>) =
+        mounts.filter(|mount| mount[2].starts_with("cgroup")).partition(|mount| mount[2] == "cgroup2");
+    if new.is_empty() {
+        return Err("no cgroup2 is mounted, and a machine's systemd needs one".to_owned());
+    }
+    new.extend(old);
+    Ok(new.iter().map(|mount| Path::new(mount[1]).join(&group)).collect())
+}
+
+/// Removes a cgroup and those in it, which no process is in any more.
+fn remove_cgroup(cgroup: &Path) {
+    let inner = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    inner
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .for_each(|e| remove_cgroup(&e.path()));
+    let _ = fs::remove_dir(cgroup);
 }
 
 /// The child of nspawn that is PID 1 of a machine whose root is the one with this machine id.
