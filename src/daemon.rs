@@ -122,7 +122,6 @@ pub fn run(options: Options) -> Result<(), Error> {
     let ended = runtime.block_on(live(options, &recent));
     if let Err(error) = &ended {
         notify::status(&error.to_string());
-        tracing::error!("{error}");
     }
     // Blocking look-ups of names may still be under way; nobody waits for them.
     runtime.shutdown_background();
@@ -158,7 +157,7 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
     tracing::info!("serving {} (config: {})", about.address, about.config.as_deref().unwrap_or("built in"));
     let (hosts, origins) = (strings(&config.bridge.allowed_hosts), strings(&config.bridge.allowed_origins));
     let stop_timeout = config.bridge.daemon.stop_timeout;
-    let bridge = Arc::new(Bridge::start(Arc::new(config), about, recent));
+    let bridge = Arc::new(Bridge::start(config, about, recent));
     let stop = CancellationToken::new();
     let router = http::router(Arc::clone(&bridge), Guard::new(&host, &hosts, &origins));
     let doors = tokio::spawn(http::serve(listener, router, stop.clone()));

@@ -6,6 +6,7 @@ mod session;
 mod upstream;
 mod wire;
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -83,8 +84,8 @@ impl std::fmt::Debug for Core {
 impl Bridge {
     /// Starts to connect the upstreams of the config; needs a tokio runtime.
     #[must_use]
-    pub fn start(config: Arc<Config>, about: About, log: &Recent) -> Self {
-        let base = about.config.as_deref().and_then(|path| std::path::Path::new(path).parent());
+    pub fn start(config: Config, about: About, log: &Recent) -> Self {
+        let config = Arc::new(config);
         let disabled: Vec<_> = config
             .upstreams
             .iter()
@@ -92,7 +93,7 @@ impl Bridge {
             .map(|(name, server)| disabled(name, server))
             .collect();
         let core = Arc::new(Core {
-            about: about.clone(),
+            about,
             config: Arc::clone(&config),
             upstreams: OnceLock::new(),
             catalog: RwLock::default(),
@@ -107,6 +108,7 @@ impl Bridge {
         let status = Arc::new(move || weak.upgrade().map(|core| core.status()));
         let builtin = Builtin::new(status, log.clone());
         let hub: Arc<dyn Hub> = Arc::new(Ear(Arc::downgrade(&core)));
+        let base = core.about.config.as_deref().and_then(|path| Path::new(path).parent());
         let upstreams: IndexMap<_, _> = config
             .upstreams
             .iter()

@@ -83,7 +83,7 @@ impl Bridge {
             }
             View::One(name) => match self.core.welcome_to(name, protocol).await {
                 Ok(welcome) => welcome,
-                Err(reason) => return refuse(wire::INTERNAL_ERROR, &reason.to_string()),
+                Err(reason) => return refuse(wire::INTERNAL_ERROR, &reason),
             },
         };
         let (session, over) = self.core.sessions.begin(view, protocol);

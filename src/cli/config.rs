@@ -14,7 +14,7 @@ use super::output::{self, BAD, FAINT, GOOD};
 use crate::config::{self, Config, Transport};
 use crate::host;
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Copy, Subcommand)]
 pub(crate) enum Command {
     /// Check the config, and that each command in it is there (exit code 78 when not)
     Validate,
@@ -71,7 +71,8 @@ fn validate(context: &Context, path: Option<&Path>) -> Result<Exit, Error> {
         error.why = missing;
         return Err(error.hint("install them, or give their full path in the config"));
     }
-    let (enabled, all) = (config.upstreams.values().filter(|upstream| upstream.enabled).count(), config.upstreams.len());
+    let (enabled, all) =
+        (config.upstreams.values().filter(|upstream| upstream.enabled).count(), config.upstreams.len());
     output::say(format!("{GOOD}valid:{GOOD:#} {shown}, {enabled} of {all} servers enabled"));
     for (name, upstream) in &config.upstreams {
         let what = match (&upstream.command, &upstream.url) {
@@ -93,10 +94,15 @@ fn missing_commands(config: &Config, base: Option<&Path>) -> Vec<String> {
         .filter_map(|(name, upstream)| {
             let command = upstream.command.as_ref()?.as_str();
             let own = upstream.env.get("PATH").map(|path| OsString::from(path.expose()));
-            let daemon = || config.bridge.daemon.environment.get("PATH").map(|path| OsString::from(path.expose()));
+            let daemon =
+                || config.bridge.daemon.environment.get("PATH").map(|path| OsString::from(path.expose()));
             let path = own.or_else(daemon).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
             let cwd = upstream.cwd.as_ref().map(|cwd| {
-                config::resolve_path(cwd.as_str(), base.unwrap_or(Path::new("/")), std::env::home_dir().as_deref())
+                config::resolve_path(
+                    cwd.as_str(),
+                    base.unwrap_or(Path::new("/")),
+                    std::env::home_dir().as_deref(),
+                )
             });
             let found = host::path::find(command, &path, cwd.as_deref().or(base));
             found.is_none().then(|| {
@@ -108,7 +114,8 @@ fn missing_commands(config: &Config, base: Option<&Path>) -> Vec<String> {
 
 fn init(path: &Path) -> Result<Exit, Error> {
     let failed = |error: std::io::Error| {
-        Error::new(Exit::Failed, format!("{} cannot be written", output::short_path(path))).because(error.to_string())
+        Error::new(Exit::Failed, format!("{} cannot be written", output::short_path(path)))
+            .because(error.to_string())
     };
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml")) {
         return Err(Error::new(Exit::Failed, "the sample is JSON").hint("give it a name that ends in .json"));
@@ -126,7 +133,9 @@ fn init(path: &Path) -> Result<Exit, Error> {
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             let what = format!("{} is there already", output::short_path(path));
-            Err(Error::new(Exit::Failed, what).because("it is kept as it is").hint("name another with --config FILE"))
+            Err(Error::new(Exit::Failed, what)
+                .because("it is kept as it is")
+                .hint("name another with --config FILE"))
         }
         Err(error) => Err(failed(error)),
     }

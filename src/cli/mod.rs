@@ -29,7 +29,14 @@ struct Cli {
 #[derive(Debug, Args)]
 struct Global {
     /// The config, JSON or TOML [default: config.json in the config folder]
-    #[arg(short, long, value_name = "FILE", global = true, env = "FOXXY_BRIDGE_CONFIG", hide_env_values = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "FOXXY_BRIDGE_CONFIG",
+        hide_env_values = true
+    )]
     #[arg(alias = "config-file")]
     config: Option<PathBuf>,
     /// The folder of configs [default: ~/.config/foxxy-bridge; /etc/foxxy-bridge with --system]
@@ -66,7 +73,7 @@ pub fn main() -> ExitCode {
     output::set_color(if global.no_color { ColorChoice::Never } else { global.color });
     let context = Context::new(global.config, global.config_dir, global.debug);
     let ended = match command {
-        Command::Server(command) => server::run(command, context),
+        Command::Server(command) => server::run(command, &context),
         Command::Config(command) => config::run(command, &context),
     };
     match ended {

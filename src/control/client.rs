@@ -73,7 +73,9 @@ pub async fn ready(address: &str) -> Result<(), String> {
         host => host,
     };
     let asked = async {
-        let stream = TcpStream::connect((host, url.port_u16().unwrap_or(80))).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect((host, url.port_u16().unwrap_or(80)))
+            .await
+            .map_err(|error| error.to_string())?;
         let (code, _) = get(stream, "/readyz").await?;
         if code.is_success() { Ok(()) } else { Err(format!("HTTP {code}")) }
     };
@@ -100,15 +102,22 @@ async fn ask(socket: &Path, target: &str) -> Result<(Status, Option<Pid>), AskEr
 }
 
 /// One GET on a connection of its own.
-async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, target: &str) -> Result<(StatusCode, Bytes), String> {
+async fn get(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    target: &str,
+) -> Result<(StatusCode, Bytes), String> {
     let words = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
     let request = Request::get(target).header("host", "localhost").body(Empty::<Bytes>::new());
     let request = request.map_err(|error| error.to_string())?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(words)?;
         let code = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| error.to_string())?;
+        let body = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?;
         Ok((code, body.to_bytes()))
     };
     let mut exchange = std::pin::pin!(exchange);

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Listener, refusal, status};
+use super::{Listener, Refusal, status};
 use crate::bridge::Bridge;
 
 /// The socket, gone from its folder when this is dropped.
@@ -37,7 +37,7 @@ impl Control {
     pub fn router(bridge: Arc<Bridge>) -> Router {
         Router::new()
             .route("/status", get(status::status))
-            .fallback(async || refusal(StatusCode::NOT_FOUND, "this bridge does not know that order"))
+            .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "this bridge does not know that order"))
             .with_state(bridge)
     }
 }

@@ -12,7 +12,7 @@ use axum::routing::post;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use super::{refusal, sse, text};
+use super::{Refusal, sse, text};
 use crate::bridge::{Bridge, Handled, PROTOCOLS, Session, View};
 
 /// The header that names a session.
@@ -35,8 +35,12 @@ pub(super) fn routes() -> Router<Arc<Bridge>> {
         .route("/mcp/{server}/", one())
 }
 
-async fn post_all(State(bridge): State<Arc<Bridge>>, headers: HeaderMap, body: Body) -> Response {
-    take(&bridge, View::All, &headers, body).await.unwrap_or_else(|refused| refused)
+async fn post_all(
+    State(bridge): State<Arc<Bridge>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    take(&bridge, View::All, &headers, body).await
 }
 
 async fn post_one(
@@ -44,38 +48,35 @@ async fn post_one(
     Path(server): Path<String>,
     headers: HeaderMap,
     body: Body,
-) -> Response {
-    let taken = async { take(&bridge, view_of(&bridge, server)?, &headers, body).await };
-    taken.await.unwrap_or_else(|refused| refused)
+) -> Result<Response, Refusal> {
+    take(&bridge, view_of(&bridge, server)?, &headers, body).await
 }
 
-async fn get_all(State(bridge): State<Arc<Bridge>>, headers: HeaderMap) -> Response {
-    listen(&bridge, &View::All, &headers).unwrap_or_else(|refused| refused)
+async fn get_all(State(bridge): State<Arc<Bridge>>, headers: HeaderMap) -> Result<Response, Refusal> {
+    listen(&bridge, &View::All, &headers)
 }
 
 async fn get_one(
     State(bridge): State<Arc<Bridge>>,
     Path(server): Path<String>,
     headers: HeaderMap,
-) -> Response {
-    view_of(&bridge, server)
-        .and_then(|view| listen(&bridge, &view, &headers))
-        .unwrap_or_else(|refused| refused)
+) -> Result<Response, Refusal> {
+    listen(&bridge, &view_of(&bridge, server)?, &headers)
 }
 
-async fn delete_all(State(bridge): State<Arc<Bridge>>, headers: HeaderMap) -> Response {
-    end(&bridge, &View::All, &headers).unwrap_or_else(|refused| refused)
+async fn delete_all(State(bridge): State<Arc<Bridge>>, headers: HeaderMap) -> Result<Response, Refusal> {
+    end(&bridge, &View::All, &headers)
 }
 
 async fn delete_one(
     State(bridge): State<Arc<Bridge>>,
     Path(server): Path<String>,
     headers: HeaderMap,
-) -> Response {
-    view_of(&bridge, server).and_then(|view| end(&bridge, &view, &headers)).unwrap_or_else(|refused| refused)
+) -> Result<Response, Refusal> {
+    end(&bridge, &view_of(&bridge, server)?, &headers)
 }
 
-fn view_of(bridge: &Bridge, server: String) -> Result<View, Response> {
+fn view_of(bridge: &Bridge, server: String) -> Result<View, Refusal> {
     if bridge.has(&server) {
         return Ok(View::One(server));
     }
@@ -84,14 +85,14 @@ fn view_of(bridge: &Bridge, server: String) -> Result<View, Response> {
     } else {
         format!("there is no server `{server}`; those there are stand in /status")
     };
-    Err(refusal(StatusCode::NOT_FOUND, &reason))
+    Err(Refusal::new(StatusCode::NOT_FOUND, reason))
 }
 
 /// A message, or the first one of a new session.
-async fn take(bridge: &Bridge, view: View, headers: &HeaderMap, body: Body) -> Result<Response, Response> {
+async fn take(bridge: &Bridge, view: View, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
     let media = text(headers, &header::CONTENT_TYPE).unwrap_or_default();
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
-        return Err(refusal(
+        return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "a message must have the content type application/json",
         ));
@@ -100,7 +101,7 @@ async fn take(bridge: &Bridge, view: View, headers: &HeaderMap, body: Body) -> R
     let accept = Accept::read(headers);
     if !accept.json && !accept.events {
         let reason = "the client must accept application/json or text/event-stream";
-        return Err(refusal(StatusCode::NOT_ACCEPTABLE, reason));
+        return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, reason));
     }
     let message = read(body).await?;
     if !headers.contains_key(SESSION) {
@@ -120,11 +121,11 @@ async fn take(bridge: &Bridge, view: View, headers: &HeaderMap, body: Body) -> R
     })
 }
 
-async fn begin(bridge: &Bridge, view: View, message: &Bytes) -> Result<Response, Response> {
+async fn begin(bridge: &Bridge, view: View, message: &Bytes) -> Result<Response, Refusal> {
     let text = std::str::from_utf8(message).unwrap_or_default();
     if !Bridge::is_initialize(text) {
         let reason = "the header Mcp-Session-Id is missing: a session begins with `initialize`";
-        return Err(refusal(StatusCode::BAD_REQUEST, reason));
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, reason));
     }
     let new = bridge.initialize(view, text).await;
     let mut response = bytes(new.answer);
@@ -135,9 +136,9 @@ async fn begin(bridge: &Bridge, view: View, message: &Bytes) -> Result<Response,
 }
 
 /// The stream of what belongs to no request.
-fn listen(bridge: &Bridge, view: &View, headers: &HeaderMap) -> Result<Response, Response> {
+fn listen(bridge: &Bridge, view: &View, headers: &HeaderMap) -> Result<Response, Refusal> {
     if !Accept::read(headers).events {
-        return Err(refusal(
+        return Err(Refusal::new(
             StatusCode::NOT_ACCEPTABLE,
             "a GET opens a stream: the client must accept text/event-stream",
         ));
@@ -146,45 +147,48 @@ fn listen(bridge: &Bridge, view: &View, headers: &HeaderMap) -> Result<Response,
     Ok(sse::notifications(session_of(bridge, view, headers)?))
 }
 
-fn end(bridge: &Bridge, view: &View, headers: &HeaderMap) -> Result<Response, Response> {
+fn end(bridge: &Bridge, view: &View, headers: &HeaderMap) -> Result<Response, Refusal> {
     let session = session_of(bridge, view, headers)?;
     bridge.end_session(&session.id);
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// 404 tells a client to begin anew.
-fn session_of(bridge: &Bridge, view: &View, headers: &HeaderMap) -> Result<Arc<Session>, Response> {
+fn session_of(bridge: &Bridge, view: &View, headers: &HeaderMap) -> Result<Arc<Session>, Refusal> {
     let Some(id) = text(headers, &SESSION) else {
-        return Err(refusal(StatusCode::BAD_REQUEST, "the header Mcp-Session-Id is missing"));
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "the header Mcp-Session-Id is missing"));
     };
     let session = bridge.session(id).filter(|session| session.view == *view);
     session.ok_or_else(|| {
-        refusal(StatusCode::NOT_FOUND, "there is no such session (any more): begin anew with `initialize`")
+        Refusal::new(
+            StatusCode::NOT_FOUND,
+            "there is no such session (any more): begin anew with `initialize`",
+        )
     })
 }
 
-fn check_protocol(headers: &HeaderMap) -> Result<(), Response> {
+fn check_protocol(headers: &HeaderMap) -> Result<(), Refusal> {
     match text(headers, &PROTOCOL) {
         Some(version) if !PROTOCOLS.contains(&version) => {
             let reason = format!("MCP {version} is not spoken here, but {}", PROTOCOLS.join(", "));
-            Err(refusal(StatusCode::BAD_REQUEST, &reason))
+            Err(Refusal::new(StatusCode::BAD_REQUEST, reason))
         }
         _ => Ok(()),
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Response> {
+async fn read(body: Body) -> Result<Bytes, Refusal> {
     let whole = tokio::time::timeout(SENDING, Limited::new(body, MAX_MESSAGE).collect()).await;
     match whole {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let reason = format!("a message may have {} MiB at most", MAX_MESSAGE >> 20);
-            Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, &reason))
+            Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason))
         }
         Ok(Err(error)) => {
-            Err(refusal(StatusCode::BAD_REQUEST, &format!("the message did not arrive: {error}")))
+            Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the message did not arrive: {error}")))
         }
-        Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the message did not arrive in time")),
+        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the message did not arrive in time")),
     }
 }
 

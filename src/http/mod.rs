@@ -28,8 +28,19 @@ fn json(status: StatusCode, body: String) -> Response {
 }
 
 /// A refusal, for people and programs alike.
-fn refusal(status: StatusCode, reason: &str) -> Response {
-    json(status, serde_json::json!({ "error": reason }).to_string())
+#[derive(Debug)]
+struct Refusal(StatusCode, String);
+
+impl Refusal {
+    fn new(status: StatusCode, reason: impl Into<String>) -> Self {
+        Self(status, reason.into())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        json(self.0, serde_json::json!({ "error": self.1 }).to_string())
+    }
 }
 
 /// All that a bridge answers over TCP.
@@ -49,7 +60,7 @@ pub fn router(bridge: Arc<Bridge>, guard: Guard) -> Router {
         .route("/readyz", get(status::readyz))
         .route("/status", get(status::status))
         .fallback(async || {
-            refusal(
+            Refusal::new(
                 StatusCode::NOT_FOUND,
                 "there is nothing here: MCP is at /mcp and /mcp/NAME, the state at /status",
             )
@@ -67,7 +78,7 @@ async fn check(State(guard): State<Arc<Guard>>, request: axum::extract::Request,
         Ok(()) => next.run(request).await,
         Err(refused) => {
             tracing::debug!("refused: {refused}");
-            refusal(StatusCode::FORBIDDEN, &refused.to_string())
+            Refusal::new(StatusCode::FORBIDDEN, refused.to_string()).into_response()
         }
     }
 }

@@ -41,7 +41,10 @@ impl Row {
             pid: known.pid(),
             status: known.state(),
             // Where the default config would be is no file yet.
-            config: known.config().filter(|path| *path != default || path.exists()).map(|path| path.display().to_string()),
+            config: known
+                .config()
+                .filter(|path| *path != default || path.exists())
+                .map(|path| path.display().to_string()),
             manager: known.manager(),
             unit: known.managed.as_ref().map(|managed| managed.unit.clone()),
             address: status.map(|status| status.address.clone()),

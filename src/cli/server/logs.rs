@@ -88,7 +88,8 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
 
 fn render(entry: &Entry) -> String {
     let micros = i64::try_from(entry.time).unwrap_or_default();
-    let time = jiff::Timestamp::from_microsecond(micros).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+    let time =
+        jiff::Timestamp::from_microsecond(micros).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
     let time = time.strftime("%Y-%m-%d %H:%M:%S%.3f");
     let (style, level) = match entry.priority {
         0..=3 => (BAD, "ERROR"),

@@ -74,22 +74,22 @@ pub(crate) enum Format {
     Json,
 }
 
-pub(crate) fn run(command: Command, context: Context) -> Result<Exit, Error> {
+pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
     // The bridge itself makes a runtime of its own, once logging has begun.
     if let Command::Start(options) = &command
         && !options.daemon
     {
-        return start::serve(options, &context);
+        return start::serve(options, context);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         match command {
-            Command::Start(options) => start::start(&options, &context).await,
-            Command::Stop(options) => stop::run(options, &context).await,
-            Command::Restart(options) => restart::run(options, &context).await,
-            Command::List(options) => list::run(options, &context).await,
-            Command::ServerStatus(options) => status::run(options, &context).await,
-            Command::Logs(options) => logs::run(options, &context).await,
+            Command::Start(options) => start::start(&options, context).await,
+            Command::Stop(options) => stop::run(options, context).await,
+            Command::Restart(options) => restart::run(options, context).await,
+            Command::List(options) => list::run(options, context).await,
+            Command::ServerStatus(options) => status::run(options, context).await,
+            Command::Logs(options) => logs::run(options, context).await,
         }
     });
     runtime.shutdown_background();

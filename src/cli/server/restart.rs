@@ -55,8 +55,11 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         return Err(survey.unknown(name, Exit::Failed));
     };
     if known.managed.is_none() {
-        let what = format!("the bridge `{name}` runs in the foreground of PID {}", known.pid().unwrap_or_default());
-        return Err(Error::new(Exit::Failed, what).hint("end it there, or with `server stop`, and start it again"));
+        let what =
+            format!("the bridge `{name}` runs in the foreground of PID {}", known.pid().unwrap_or_default());
+        return Err(
+            Error::new(Exit::Failed, what).hint("end it there, or with `server stop`, and start it again")
+        );
     }
     let config = known.config().filter(|path| path.exists());
     // A config that is broken by now must not cost a bridge that runs.

@@ -51,7 +51,11 @@ pub(crate) struct Options {
 }
 
 /// Starts an instance as its config has it.
-pub(super) async fn start_plainly(survey: &mut Survey, instance: &Instance, context: &Context) -> Result<(), Error> {
+pub(super) async fn start_plainly(
+    survey: &mut Survey,
+    instance: &Instance,
+    context: &Context,
+) -> Result<(), Error> {
     let read = context.read(instance.config())?;
     launch(survey, instance, &read, &Address::default(), context, TIMEOUT, true).await?;
     Ok(())
@@ -143,13 +147,17 @@ fn already(known: &Known, read: &Read, wanted: &Address) -> Result<Exit, Error> 
     let bridge = &read.loaded.config.bridge;
     let Ok(status) = &known.status else {
         let what = format!("the bridge `{}` is {}", known.name, known.state());
-        let hint = format!("restart it: foxxy-bridge server start --daemon --force, or see `server logs {}`", known.name);
+        let hint = format!(
+            "restart it: foxxy-bridge server start --daemon --force, or see `server logs {}`",
+            known.name
+        );
         return Err(Error::new(Exit::Failed, what).hint(hint));
     };
     let host = wanted.host.clone().unwrap_or_else(|| bridge.host.as_str().to_owned());
     let asked = daemon::address(&host, wanted.port.unwrap_or(bridge.port));
     if wanted.port != Some(0) && asked != status.address && (wanted.host.is_some() || wanted.port.is_some()) {
-        let what = format!("the bridge `{}` is already running at {}, not at {asked}", known.name, status.address);
+        let what =
+            format!("the bridge `{}` is already running at {}, not at {asked}", known.name, status.address);
         return Err(Error::new(Exit::Failed, what).hint("restart it there with --force"));
     }
     output::say(format!("{} is already running: {} (PID {})", known.name, status.address, status.pid));
@@ -183,7 +191,10 @@ async fn launch(
         Started::Queued { unit } => output::say(format!("{}: starting as {unit}", instance.name())),
         Started::AlreadyRunning(_) => {
             let status = client::status(&instance.control_socket()).await;
-            let at = status.map_or_else(|_| String::new(), |(status, _)| format!(": {} (PID {})", status.address, status.pid));
+            let at = status.map_or_else(
+                |_| String::new(),
+                |(status, _)| format!(": {} (PID {})", status.address, status.pid),
+            );
             output::say(format!("{} is already running{at}", instance.name()));
         }
         Started::Running(_) => tell_started(instance).await,
@@ -198,19 +209,27 @@ async fn tell_started(instance: &Instance) {
         return output::say(format!("{name} is running"));
     };
     let unit = status.unit.as_deref().unwrap_or_default();
-    output::say(format!("{GOOD}started{GOOD:#} {name}: {STRONG}{}{STRONG:#} (PID {}, {unit})", status.address, status.pid));
+    output::say(format!(
+        "{GOOD}started{GOOD:#} {name}: {STRONG}{}{STRONG:#} (PID {}, {unit})",
+        status.address, status.pid
+    ));
     let (connected, all) = status.connected();
     if connected < all {
-        output::note(format!("{connected} of {all} servers are connected; see `foxxy-bridge server status {name}`"));
+        output::note(format!(
+            "{connected} of {all} servers are connected; see `foxxy-bridge server status {name}`"
+        ));
     }
 }
 
 /// Adds what to type where there is no service manager.
 fn in_foreground(mut error: Error, instance: &Instance) -> Error {
-    let config = instance.config().map(|path| format!(" --config {}", output::short_path(path))).unwrap_or_default();
+    let config =
+        instance.config().map(|path| format!(" --config {}", output::short_path(path))).unwrap_or_default();
     let command = format!("foxxy-bridge server start{config}");
     match &mut error.hint {
-        Some(hint) if hint.contains("foreground") => *hint = hint.replace("foxxy-bridge server start", &command),
+        Some(hint) if hint.contains("foreground") => {
+            *hint = hint.replace("foxxy-bridge server start", &command);
+        }
         Some(hint) => hint.push_str(&format!("; or serve in the foreground: {command}")),
         None => error.hint = Some(format!("serve in the foreground: {command}")),
     }
@@ -222,7 +241,11 @@ fn clean_up(paths: &Paths) -> Result<(), Error> {
     for name in lock::names(paths) {
         let instance = Instance::new(name, None, paths.clone())?;
         if lock::clean_up(&instance)? {
-            output::note(format!("removed what {} had left: {}", instance.name(), instance.runtime_dir().display()));
+            output::note(format!(
+                "removed what {} had left: {}",
+                instance.name(),
+                instance.runtime_dir().display()
+            ));
         }
     }
     Ok(())

@@ -52,10 +52,17 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
     }
 }
 
-async fn tell(survey: &Survey, paths: &Paths, context: &Context, name: &Name, format: Format) -> Result<Exit, Error> {
+async fn tell(
+    survey: &Survey,
+    paths: &Paths,
+    context: &Context,
+    name: &Name,
+    format: Format,
+) -> Result<Exit, Error> {
     let Some(known) = survey.get(name) else {
         let own = context.instance(paths, None)?;
-        let exit = if own.name() == name || has_config(paths, name) { Exit::NotRunning } else { Exit::UnknownName };
+        let exit =
+            if own.name() == name || has_config(paths, name) { Exit::NotRunning } else { Exit::UnknownName };
         if format == Format::Json {
             let state = if exit == Exit::NotRunning { "not running" } else { "unknown" };
             output::say_json(&json!({ "name": name.as_str(), "state": state }));
@@ -80,10 +87,15 @@ async fn tell(survey: &Survey, paths: &Paths, context: &Context, name: &Name, fo
             Ok(if status.healthy && answers.is_ok() { Exit::Ok } else { Exit::Failed })
         }
         Err(error) => {
-            let reason = known.managed.as_ref().and_then(|managed| managed.failure.clone().or(managed.status_text.clone()));
+            let reason = known
+                .managed
+                .as_ref()
+                .and_then(|managed| managed.failure.clone().or(managed.status_text.clone()));
             if format == Format::Json {
                 let reason = reason.unwrap_or_else(|| error.to_string());
-                output::say_json(&json!({ "name": name.as_str(), "state": known.state(), "pid": known.pid(), "error": reason }));
+                output::say_json(
+                    &json!({ "name": name.as_str(), "state": known.state(), "pid": known.pid(), "error": reason }),
+                );
             } else {
                 let mut told = Error::new(Exit::Failed, format!("the bridge `{name}` is {}", known.state()));
                 told.why.extend(reason);

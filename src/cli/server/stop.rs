@@ -64,7 +64,12 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
 }
 
 /// Stops one, under whatever keeps it, and removes what it leaves.
-pub(super) async fn stop_one(survey: &mut Survey, paths: &Paths, name: &Name, force: bool) -> Result<Stopped, Error> {
+pub(super) async fn stop_one(
+    survey: &mut Survey,
+    paths: &Paths,
+    name: &Name,
+    force: bool,
+) -> Result<Stopped, Error> {
     let stopped = match survey.get(name) {
         None => return Ok(Stopped::NotRunning),
         Some(known) if known.managed.is_some() => survey.manager()?.stop(name, force, PATIENCE).await?,

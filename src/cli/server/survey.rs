@@ -104,7 +104,8 @@ impl Survey {
         });
         let mut known = Vec::new();
         for (holder, status, name) in join_all(asked).await {
-            let managed = managed.iter().position(|managed| managed.name == name).map(|at| managed.swap_remove(at));
+            let managed =
+                managed.iter().position(|managed| managed.name == name).map(|at| managed.swap_remove(at));
             let one = Known { name, managed, holder, status };
             // A folder alone is what a bridge that was killed has left.
             if one.managed.is_some() || one.holder.is_some() {

@@ -39,7 +39,9 @@ pub(super) fn spec(
     if let Some(config) = instance.config() {
         exec.extend(["--config".to_owned(), text(config)?]);
     }
-    exec.extend(["server", "start", "--name", instance.name().as_str(), instance.scope().flag()].map(str::to_owned));
+    exec.extend(
+        ["server", "start", "--name", instance.name().as_str(), instance.scope().flag()].map(str::to_owned),
+    );
     if let Some(host) = &address.host {
         exec.extend(["--host".to_owned(), host.clone()]);
     }
@@ -62,8 +64,16 @@ pub(super) fn spec(
         environment_files,
         credentials: BTreeMap::new(),
         working_directory: None,
-        user: daemon.user.as_ref().filter(|_| instance.scope() == Scope::System).map(|user| user.as_str().to_owned()),
-        group: daemon.group.as_ref().filter(|_| instance.scope() == Scope::System).map(|group| group.as_str().to_owned()),
+        user: daemon
+            .user
+            .as_ref()
+            .filter(|_| instance.scope() == Scope::System)
+            .map(|user| user.as_str().to_owned()),
+        group: daemon
+            .group
+            .as_ref()
+            .filter(|_| instance.scope() == Scope::System)
+            .map(|group| group.as_str().to_owned()),
         restart: Restart {
             attempts: Some(daemon.restart.attempts),
             delay: daemon.restart.delay,
