@@ -9,11 +9,12 @@ pub fn own() -> Option<String> {
     started_by_systemd.then(|| innermost_service(&cgroups)).flatten()
 }
 
-/// The last service on the path of the process's control group (cgroups(7): `/proc/PID/cgroup`).
+/// The last service on the path of the process's control group (cgroups(7): `/proc/PID/cgroup`). Where both versions
+/// of the hierarchy are mounted, only one of them has it.
 fn innermost_service(cgroups: &str) -> Option<String> {
-    let line = cgroups.lines().find(|line| line.starts_with("0::") || line.contains(":name=systemd:"))?;
-    let path = line.splitn(3, ':').nth(2)?;
-    path.split('/').rev().find(|part| part.ends_with(".service")).map(str::to_owned)
+    let systemds = cgroups.lines().filter(|line| line.starts_with("0::") || line.contains(":name=systemd:"));
+    let mut paths = systemds.filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.find_map(|path| path.rsplit('/').find(|part| part.ends_with(".service")).map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -28,6 +29,8 @@ mod tests {
         assert_eq!(innermost_service(nested).as_deref(), Some("foxxy-bridge-a.service"));
         let hybrid = "2:cpu:/\n1:name=systemd:/system.slice/foxxy-bridge-b.service\n0::/\n";
         assert_eq!(innermost_service(hybrid).as_deref(), Some("foxxy-bridge-b.service"));
+        let hybrid = "1:name=systemd:/\n0::/system.slice/foxxy-bridge-c.service\n";
+        assert_eq!(innermost_service(hybrid).as_deref(), Some("foxxy-bridge-c.service"));
         assert_eq!(innermost_service("0::/init.scope\n"), None);
         assert_eq!(innermost_service(""), None);
     }

@@ -64,6 +64,8 @@ impl Http {
                 attempt.follow()
             }
         });
+        // Fails only when a provider is there already, as from the second upstream on.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .default_headers(endpoint.headers.clone())
             .connect_timeout(CONNECT)
