@@ -14,6 +14,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
+use serde_json::Value;
 
 use crate::output::Output;
 
@@ -176,6 +177,15 @@ impl Machine {
     /// Runs a command as root.
     pub(crate) fn root(&self, argv: &[&str]) -> Output {
         self.run(As::Root, argv)
+    }
+
+    /// What an MCP client that is not ours gets from a server, as `tester`: `target` and `steps` are those of
+    /// `tests/servers/client.py`. Panics when there is no session; errors that the server answered are in the result.
+    #[track_caller]
+    pub(crate) fn mcp(&self, target: &str, steps: &Value) -> Value {
+        let client = ["/opt/servers/venv/bin/python", "/opt/servers/client.py", target, "steps"];
+        let output = self.user(&[&client[..], &[&steps.to_string()]].concat());
+        serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("no MCP session: {output}"))
     }
 
     /// Waits for a condition; panics with `what` when it has not come true by the deadline.
