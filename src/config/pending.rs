@@ -17,6 +17,8 @@ const PENDING: &[Row] = &[
     ("mcpServers.*.oauth_config", None),
     ("mcpServers.*.security", None),
     ("mcpServers.*.tags", None),
+    ("mcpServers.*.log_level", None),
+    ("mcpServers.*.resourceNamespace", None),
     ("bridge.oauth_port", None),
     ("bridge.failover", None),
     ("bridge.configReload", None),
