@@ -2,7 +2,8 @@
 
 use serde_json::Value as Json;
 
-use super::check::{join, segment, to_json};
+use super::check::to_json;
+use super::describe::{join, segment};
 use super::document::{Node, Value};
 use super::model::Bridge;
 use super::problem::{Note, Report};
