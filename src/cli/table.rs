@@ -59,16 +59,37 @@ mod tests {
 
     #[test]
     fn a_terminal_gets_a_frame() {
-        insta::assert_snapshot!(framed(&["Name", "PID", "Config File"], rows(), Some(80)), @r"");
+        insta::assert_snapshot!(framed(&["Name", "PID", "Config File"], rows(), Some(80)), @r"
+        ┏━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓
+        ┃ Name       ┃ PID   ┃ Config File                        ┃
+        ┡━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┩
+        │ default    │ 12345 │ ~/.config/foxxy-bridge/config.json │
+        │ production │ 6     │ /etc/foxxy-bridge/prod.json        │
+        └────────────┴───────┴────────────────────────────────────┘
+        ");
     }
 
     #[test]
     fn a_narrow_terminal_gets_all_of_it_over_more_lines() {
-        insta::assert_snapshot!(framed(&["Name", "PID", "Config File"], rows(), Some(40)), @r"");
+        insta::assert_snapshot!(framed(&["Name", "PID", "Config File"], rows(), Some(40)), @r"
+        ┏━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━━━━━━━┓
+        ┃ Name       ┃ PID   ┃ Config File     ┃
+        ┡━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━━━━━━━┩
+        │ default    │ 12345 │ ~/.config/foxxy │
+        │            │       │ -bridge/config. │
+        │            │       │ json            │
+        │ production │ 6     │ /etc/foxxy-brid │
+        │            │       │ ge/prod.json    │
+        └────────────┴───────┴─────────────────┘
+        ");
     }
 
     #[test]
     fn a_pipe_gets_columns() {
-        insta::assert_snapshot!(plain(&["Name", "PID", "Config File"], rows()), @r"");
+        insta::assert_snapshot!(plain(&["Name", "PID", "Config File"], rows()), @r"
+        Name        PID    Config File
+        default     12345  ~/.config/foxxy-bridge/config.json
+        production  6      /etc/foxxy-bridge/prod.json
+        ");
     }
 }
