@@ -268,6 +268,19 @@ impl Upstream {
 
     /// Connects and keeps connected, until `stop`.
     pub(crate) async fn run(self: Arc<Self>) {
+        // A fault of ours in one upstream must not leave it dead for ever, and least of all unnoticed.
+        while let Err(fault) = tokio::spawn(Arc::clone(&self).keep_connected()).await {
+            tracing::error!(upstream = self.spec.name, "a fault of the bridge's own: {fault}");
+            self.enter(UpstreamState::Failed, Some(format!("a fault of the bridge's own: {fault}")));
+            tokio::select! {
+                () = tokio::time::sleep(MAX_PAUSE) => {}
+                () = self.stopping.cancelled() => break,
+            }
+        }
+        self.enter(UpstreamState::Stopped, None);
+    }
+
+    async fn keep_connected(self: Arc<Self>) {
         let mut failures = 0_u32;
         loop {
             let began = Instant::now();
@@ -303,7 +316,6 @@ impl Upstream {
                 () = self.stopping.cancelled() => break,
             }
         }
-        self.enter(UpstreamState::Stopped, None);
     }
 
     /// Ends `run` once its processes are gone.
