@@ -27,12 +27,12 @@ pub(crate) struct Bridge {
 
 impl Bridge {
     /// Starts one with these upstreams.
-    pub(crate) fn start(upstreams: Value) -> Self {
-        Self::with(serde_json::json!({ "mcpServers": upstreams }), &[])
+    pub(crate) fn start(upstreams: &Value) -> Self {
+        Self::with(&serde_json::json!({ "mcpServers": upstreams }), &[])
     }
 
     /// Starts one with that config and those variables; returns when it is READY.
-    pub(crate) fn with(config: Value, env: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(config: &Value, env: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().expect("a folder");
         let at = |name: &str| home.path().join(name);
         std::fs::write(at("bridge.json"), config.to_string()).expect("a config");
@@ -131,6 +131,7 @@ impl Bridge {
 }
 
 impl Drop for Bridge {
+    #[expect(clippy::print_stderr, reason = "it tells of a test that fails")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let _ = kill_process(self.pid(), Signal::TERM);

@@ -20,7 +20,7 @@ const CANCEL: &str = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","par
 #[tokio::test]
 async fn a_cancelled_call_is_cancelled_upstream_under_the_upstreams_id_and_ends_here() {
     let script = script();
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     let caller = client.clone();
     let call = tokio::spawn(async move { caller.ask(WAIT).await });
@@ -36,7 +36,7 @@ async fn a_cancelled_call_is_cancelled_upstream_under_the_upstreams_id_and_ends_
 #[tokio::test]
 async fn a_client_cannot_cancel_what_another_asked_for() {
     let script = script();
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     let caller = client.clone();
     let call = tokio::spawn(async move { caller.ask(WAIT).await });
@@ -50,7 +50,7 @@ async fn a_client_cannot_cancel_what_another_asked_for() {
 #[tokio::test]
 async fn an_id_that_is_still_in_use_is_refused() {
     let script = script();
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     let caller = client.clone();
     let call = tokio::spawn(async move { caller.ask(WAIT).await });

@@ -41,7 +41,7 @@ async fn family_of(bridge: &Bridge, script: &Script) -> [Pid; 2] {
 #[tokio::test]
 async fn sigterm_leaves_no_process_of_an_upstream() {
     let (script, config) = family();
-    let mut bridge = Bridge::start(json!({ "up": config }));
+    let mut bridge = Bridge::start(&json!({ "up": config }));
     let family = family_of(&bridge, &script).await;
     assert!(family.iter().all(|pid| lives(*pid)));
     bridge.end();
@@ -54,7 +54,7 @@ async fn sigterm_leaves_no_process_of_an_upstream() {
 async fn an_upstream_that_listens_to_nothing_is_killed() {
     let script = Script::new(&json!({}));
     let command = format!("trap '' TERM; {}; while :; do sleep 0.1; done", script.shell());
-    let mut bridge = Bridge::start(json!({ "up": { "command": "sh", "args": ["-c", command] } }));
+    let mut bridge = Bridge::start(&json!({ "up": { "command": "sh", "args": ["-c", command] } }));
     let pid = bridge.until("up", "connected").await["pid"].as_i64().expect("a pid");
     let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
     bridge.end();
@@ -65,7 +65,7 @@ async fn an_upstream_that_listens_to_nothing_is_killed() {
 #[tokio::test]
 async fn what_a_dead_upstream_leaves_behind_is_ended_before_it_starts_anew() {
     let (script, config) = family();
-    let bridge = Bridge::start(json!({ "up": config }));
+    let bridge = Bridge::start(&json!({ "up": config }));
     let [_, grandchild] = family_of(&bridge, &script).await;
     Client::of(&bridge).await.tool("up__die").await;
     eventually("its end", || !lives(grandchild)).await;
@@ -74,7 +74,7 @@ async fn what_a_dead_upstream_leaves_behind_is_ended_before_it_starts_anew() {
 #[tokio::test]
 async fn children_end_when_the_bridge_is_killed() {
     let script = Script::new(&json!({}));
-    let mut bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let mut bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let pid = bridge.until("up", "connected").await["pid"].as_i64().expect("a pid");
     let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
     bridge.kill();
@@ -86,7 +86,7 @@ async fn a_call_under_way_gets_its_answer_before_the_bridge_ends() {
     let script = Script::new(&json!({
         "tools/list": tools(&["work"]), "tools/call work": [{ "sleep": 0.5 }, { "result": text("done") }],
     }));
-    let mut bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let mut bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     let _open = client.listen().await;
     let call = tokio::spawn(async move { client.tool("up__work").await });
@@ -102,7 +102,7 @@ async fn children_see_nothing_of_the_bridges_own_service_manager() {
     let file = script.folder().join("env").display().to_string();
     let command = format!("env >{file}; exec {}", script.shell());
     let bridge = Bridge::with(
-        json!({ "mcpServers": {
+        &json!({ "mcpServers": {
             "up": { "command": "sh", "args": ["-c", command], "env": { "MINE": "1" } },
         } }),
         &[("LISTEN_FDS", "0"), ("INVOCATION_ID", "x"), ("KEPT", "1")],

@@ -54,14 +54,14 @@ async fn a_call_is_kept_both_ways(bridge: &Bridge, script: &Script) {
 #[tokio::test]
 async fn a_tool_in_the_list_keeps_every_byte_but_its_name() {
     let script = Script::new(&rules());
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     an_item_of_a_list_is_kept(&bridge).await;
 }
 
 #[tokio::test]
 async fn a_call_and_its_result_keep_every_byte_but_id_name_and_token() {
     let script = Script::new(&rules());
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     a_call_is_kept_both_ways(&bridge, &script).await;
 }
 
@@ -69,7 +69,7 @@ async fn a_call_and_its_result_keep_every_byte_but_id_name_and_token() {
 async fn the_same_is_so_over_http() {
     let script = Script::new(&rules());
     let server = script.serve();
-    let bridge = Bridge::start(json!({ "up": server.config() }));
+    let bridge = Bridge::start(&json!({ "up": server.config() }));
     an_item_of_a_list_is_kept(&bridge).await;
     a_call_is_kept_both_ways(&bridge, &script).await;
 }
@@ -77,7 +77,7 @@ async fn the_same_is_so_over_http() {
 #[tokio::test]
 async fn an_error_is_handed_on_as_it_is() {
     let script = Script::new(&rules());
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::at(&bridge, "/mcp/up", "2025-11-25").await;
     let answer =
         client.ask(r#"{"jsonrpc":"2.0","id":1.0,"method":"tools/call","params":{"name":"wrong"}}"#).await;
@@ -90,7 +90,7 @@ async fn an_error_is_handed_on_as_it_is() {
 #[tokio::test]
 async fn a_message_over_several_lines_reaches_a_child_as_one() {
     let script = Script::new(&rules());
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     let call = "{\n \"jsonrpc\": \"2.0\",\r\n \"id\": 5,\n \"method\": \"tools/call\",\n \"params\": {\n \"name\": \"up__odd\", \"arguments\": {\"t\": \"a\\nb\"}\n}\n}\n";
     assert_eq!(client.ask(call).await, format!(r#"{{"jsonrpc":"2.0","id":5,"result":{RESULT}}}"#));
@@ -101,7 +101,7 @@ async fn a_message_over_several_lines_reaches_a_child_as_one() {
 #[tokio::test]
 async fn methods_that_the_bridge_does_not_know_reach_the_one_server() {
     let script = Script::new(&json!({ "vendor/thing": result(r#"{"n":1.00}"#) }));
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::at(&bridge, "/mcp/up", "2025-11-25").await;
     let request = r#"{"jsonrpc":"2.0","id":3,"method":"vendor/thing","params":{"x":1.10}}"#;
     assert_eq!(client.ask(request).await, r#"{"jsonrpc":"2.0","id":3,"result":{"n":1.00}}"#);

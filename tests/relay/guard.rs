@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::bridge::Bridge;
 use crate::client;
 
-fn bridge(settings: Value) -> Bridge {
-    Bridge::with(json!({ "mcpServers": { "foxxy": { "type": "builtin" } }, "bridge": settings }), &[])
+fn bridge(settings: &Value) -> Bridge {
+    Bridge::with(&json!({ "mcpServers": { "foxxy": { "type": "builtin" } }, "bridge": settings }), &[])
 }
 
 async fn status_for(bridge: &Bridge, headers: &[(&str, &str)]) -> u16 {
@@ -16,7 +16,7 @@ async fn status_for(bridge: &Bridge, headers: &[(&str, &str)]) -> u16 {
 
 #[tokio::test]
 async fn only_names_of_this_machine_are_let_in() {
-    let bridge = bridge(json!({ "allowed_hosts": ["bridge.example.org"] }));
+    let bridge = bridge(&json!({ "allowed_hosts": ["bridge.example.org"] }));
     for host in ["localhost", "127.0.0.1:1", "[::1]:8080", "bridge.example.org"] {
         assert_eq!(status_for(&bridge, &[("Host", host)]).await, 200, "{host}");
     }
@@ -27,7 +27,7 @@ async fn only_names_of_this_machine_are_let_in() {
 
 #[tokio::test]
 async fn only_pages_of_this_machine_and_those_allowed_are_let_in() {
-    let bridge = bridge(json!({ "allowed_origins": ["https://app.example.org"] }));
+    let bridge = bridge(&json!({ "allowed_origins": ["https://app.example.org"] }));
     for origin in ["http://localhost:6274", "https://app.example.org"] {
         assert_eq!(status_for(&bridge, &[("Origin", origin)]).await, 200, "{origin}");
     }
@@ -38,7 +38,7 @@ async fn only_pages_of_this_machine_and_those_allowed_are_let_in() {
 
 #[tokio::test]
 async fn on_a_network_pages_of_other_machines_are_still_turned_away() {
-    let bridge = bridge(json!({ "host": "0.0.0.0" }));
+    let bridge = bridge(&json!({ "host": "0.0.0.0" }));
     let port = bridge.address.rsplit(':').next().expect("a port");
     let address = format!("127.0.0.1:{port}");
     let ask = async |host: &str, origin: &str| {
@@ -52,7 +52,7 @@ async fn on_a_network_pages_of_other_machines_are_still_turned_away() {
 
 #[tokio::test]
 async fn every_door_is_guarded() {
-    let bridge = bridge(json!({}));
+    let bridge = bridge(&json!({}));
     let evil = [("Host", "evil.example.com"), ("Content-Type", "application/json")];
     for path in ["/mcp", "/mcp/", "/mcp/foxxy", "/livez", "/readyz", "/status", "/nothing"] {
         for method in [Method::GET, Method::POST, Method::DELETE] {
@@ -64,7 +64,7 @@ async fn every_door_is_guarded() {
 
 #[tokio::test]
 async fn a_browser_is_told_whose_pages_may_read() {
-    let bridge = bridge(json!({}));
+    let bridge = bridge(&json!({}));
     let ask = async |origin: &str| {
         let headers = [
             ("Origin", origin),
@@ -82,7 +82,7 @@ async fn a_browser_is_told_whose_pages_may_read() {
 
 #[tokio::test]
 async fn health_and_status_are_there_for_anybody_on_this_machine() {
-    let bridge = bridge(json!({}));
+    let bridge = bridge(&json!({}));
     let live = client::get(&bridge.address, "/livez", &[]).await;
     assert_eq!((live.status.as_u16(), live.text().await.as_str()), (200, "ok\n"));
     assert_eq!(client::get(&bridge.address, "/readyz", &[]).await.status, 200);

@@ -30,7 +30,7 @@ fn two(settings: &Value, of_b: &Value) -> (Bridge, [Script; 2]) {
     let members = b.as_object_mut().expect("an object");
     members.extend(of_b.as_object().expect("an object").clone());
     let servers = json!({ "a": scripts[0].stdio(), "b": b });
-    (Bridge::with(json!({ "mcpServers": servers, "bridge": settings }), &[]), scripts)
+    (Bridge::with(&json!({ "mcpServers": servers, "bridge": settings }), &[]), scripts)
 }
 
 async fn tool_names(client: &Client) -> Vec<String> {
@@ -146,8 +146,8 @@ async fn nobody_has_a_name_that_clashes_when_the_config_says_error() {
 
 #[tokio::test]
 async fn a_server_may_be_given_another_namespace() {
-    let (bridge, _scripts) = two(&json!({}), &json!({ "toolNamespace": "beta", "promptNamespace": "" }));
+    let (bridge, _scripts) = two(&json!({}), &json!({ "toolNamespace": "beta", "promptNamespace": "bee" }));
     let client = Client::of(&bridge).await;
     assert_eq!(tool_names(&client).await, ["a__same", "a__a", "beta__same", "beta__b"]);
-    assert_eq!(client.names("prompts/list", "prompts", "name").await, ["a__ask", "ask"]);
+    assert_eq!(client.names("prompts/list", "prompts", "name").await, ["a__ask", "bee__ask"]);
 }

@@ -26,7 +26,7 @@ async fn ping_is_answered_on_both_sides() {
         "tools/list": tools(&["x"]),
         "tools/call x": [{ "say": r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"# }, { "wait": "pong" }],
     }));
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     assert_eq!(client.call("ping", json!({})).await["result"], json!({}));
     let caller = client.clone();
@@ -39,7 +39,7 @@ async fn ping_is_answered_on_both_sides() {
 #[tokio::test]
 async fn log_messages_reach_each_client_from_its_own_level_on() {
     let script = talker();
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let (all, few, plain) = (Client::of(&bridge).await, Client::of(&bridge).await, Client::of(&bridge).await);
     assert_eq!(few.call("logging/setLevel", json!({ "level": "error" })).await["result"], json!({}));
     assert_eq!(all.call("logging/setLevel", json!({ "level": "debug" })).await["result"], json!({}));
@@ -59,7 +59,7 @@ async fn log_messages_reach_each_client_from_its_own_level_on() {
 #[tokio::test]
 async fn an_upstream_is_told_the_most_verbose_level_that_any_client_wants() {
     let script = talker();
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let (first, second) = (Client::of(&bridge).await, Client::of(&bridge).await);
     first.call("logging/setLevel", json!({ "level": "error" })).await;
     // The second has not asked: it gets `info` and what is worse.
@@ -71,7 +71,7 @@ async fn an_upstream_is_told_the_most_verbose_level_that_any_client_wants() {
 #[tokio::test]
 async fn what_is_said_before_a_client_listens_is_kept_for_it() {
     let script = talker();
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     client.tool("up__talk").await;
     assert_eq!(client.listen().await.event().await, Some(log_line("info")));
@@ -85,7 +85,7 @@ async fn updates_of_a_resource_reach_who_has_subscribed_to_it() {
         "tools/call update": [{ "tell": updated }, { "result": text("updated") }],
         "resources/list": result(r#"{"resources":[{"uri":"up://one","name":"one"}]}"#),
     }));
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let (one, two, other) = (Client::of(&bridge).await, Client::of(&bridge).await, Client::of(&bridge).await);
     let uri = json!({ "uri": "up://one" });
     assert_eq!(one.call("resources/subscribe", uri.clone()).await["result"], json!({}));
@@ -118,7 +118,7 @@ async fn clients_hear_that_a_list_changed_once_the_new_one_is_served() {
             { "result": text("grown") },
         ],
     }));
-    let bridge = Bridge::start(json!({ "up": script.stdio(), "foxxy": { "type": "builtin" } }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio(), "foxxy": { "type": "builtin" } }));
     let client = Client::of(&bridge).await;
     let (one, elsewhere) = (
         Client::at(&bridge, "/mcp/up", "2025-11-25").await,
@@ -147,7 +147,7 @@ async fn a_list_in_pages_is_read_to_its_end() {
             { "result": page(&["a", "b"], "more\"") },
         ],
     }));
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     assert_eq!(client.names("tools/list", "tools", "name").await, ["up__a", "up__b", "up__c"]);
     assert!(script.received("tools/list")[1].contains(r#"{"cursor":"more\""}"#));

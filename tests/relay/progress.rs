@@ -34,7 +34,7 @@ fn answered(id: &str, name: &str) -> String {
 async fn progress_comes_before_the_answer_under_the_clients_own_token() {
     let script =
         Script::new(&json!({ "tools/list": tools(&["work"]), "tools/call work": worker("w", None) }));
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     let mut answer = client.post(&call_with_progress("9", "up__work", r#""my\u0020token""#), &[]).await;
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
@@ -51,7 +51,7 @@ async fn progress_is_told_while_the_work_goes_on() {
         "tools/call work": worker("w", Some("finish")),
         "tools/call finish": [{ "open": "finish" }, { "result": text("finished") }],
     }));
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     let mut answer = client.post(&call_with_progress("9", "up__work", "1"), &[]).await;
     assert_eq!(answer.event().await, Some(said("1", 1, "w")));
@@ -68,7 +68,7 @@ async fn clients_with_the_same_ids_and_tokens_are_not_mixed_up() {
         "tools/call two": worker("two", Some("finish")),
         "tools/call finish": [{ "open": "finish" }, { "result": text("finished") }],
     }));
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let (first, second) = (Client::of(&bridge).await, Client::of(&bridge).await);
     let mut one = first.post(&call_with_progress("1", "up__one", "1"), &[]).await;
     let mut two = second.post(&call_with_progress("1", "up__two", "1"), &[]).await;
@@ -90,7 +90,7 @@ async fn progress_that_a_client_cannot_read_reaches_no_other_client() {
         "tools/call two": worker("two", None),
         "tools/call finish": [{ "open": "finish" }, { "result": text("finished") }],
     }));
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let (first, second) = (Client::of(&bridge).await, Client::of(&bridge).await);
     let mut one = first.post(&call_with_progress("1", "up__one", "1"), &[]).await;
     assert_eq!(one.event().await, Some(said("1", 1, "one")));
@@ -113,7 +113,7 @@ async fn a_call_that_tells_of_progress_does_not_time_out() {
     }));
     let mut config = script.stdio();
     config["callTimeout"] = json!(1);
-    let bridge = Bridge::start(json!({ "up": config }));
+    let bridge = Bridge::start(&json!({ "up": config }));
     let client = Client::of(&bridge).await;
     let mut answer = client.post(&call_with_progress("1", "up__slow", "1"), &[]).await;
     for _ in 0..2 {

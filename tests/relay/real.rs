@@ -71,7 +71,7 @@ async fn real_servers_offer_and_do_through_the_bridge_what_they_offer_and_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().canonicalize().expect("a path");
     std::fs::write(root.join("note"), "hello from a file").expect("a file");
-    let bridge = Bridge::start(json!({
+    let bridge = Bridge::start(&json!({
         "everything": { "command": "node", "args": [npm("server-everything")] },
         "files": { "command": "node", "args": [npm("server-filesystem"), root] },
         "memory": {
@@ -110,7 +110,7 @@ async fn real_servers_offer_and_do_through_the_bridge_what_they_offer_and_do() {
 async fn a_real_server_over_http_may_be_restarted_between_two_calls() {
     let mut server = Everything::start();
     server.serves().await;
-    let bridge = Bridge::start(json!({
+    let bridge = Bridge::start(&json!({
         "everything": { "url": format!("http://127.0.0.1:{}/mcp", server.port), "retryDelay": 100 },
     }));
     let client = Client::of(&bridge).await;

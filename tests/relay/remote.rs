@@ -21,7 +21,7 @@ async fn an_answer_may_come_as_json_or_as_events() {
         "tools/call stream": [{ "stream": 1 }, { "say": PROGRESS }, { "result": text("streamed") }],
     }));
     let server = script.serve();
-    let bridge = Bridge::start(json!({ "up": server.config() }));
+    let bridge = Bridge::start(&json!({ "up": server.config() }));
     let client = Client::of(&bridge).await;
     assert_eq!(said(&client.tool("up__plain").await), "plain");
     let mut answer = client.post(&call_with_progress("4", "up__stream", r#""t""#), &[]).await;
@@ -43,7 +43,7 @@ async fn a_forgotten_session(status: u16) {
         "tools/call say": [{ "result": text("welcome back") }],
     }));
     let server = script.serve();
-    let bridge = Bridge::start(json!({ "up": server.config() }));
+    let bridge = Bridge::start(&json!({ "up": server.config() }));
     let client = Client::of(&bridge).await;
     for round in 2..4 {
         client.tool("up__forget").await;
@@ -76,7 +76,7 @@ async fn a_broken_answer_is_taken_up_where_it_broke() {
         ],
     }));
     let server = script.serve();
-    let bridge = Bridge::start(json!({ "up": server.config() }));
+    let bridge = Bridge::start(&json!({ "up": server.config() }));
     let client = Client::of(&bridge).await;
     let mut answer = client.post(&call_with_progress("1", "up__work", "1"), &[]).await;
     for _ in 0..2 {
@@ -98,7 +98,7 @@ async fn a_broken_answer_that_cannot_be_taken_up_is_an_error() {
         "tools/call say": [{ "result": text("well") }],
     }));
     let server = script.serve();
-    let bridge = Bridge::start(json!({ "up": server.config() }));
+    let bridge = Bridge::start(&json!({ "up": server.config() }));
     let client = Client::of(&bridge).await;
     let answer = client.tool("up__work").await;
     assert_eq!(answer["isError"], true);
@@ -118,7 +118,7 @@ async fn what_is_said_on_the_get_stream_reaches_the_clients() {
         ],
     }));
     let server = script.serve();
-    let bridge = Bridge::start(json!({ "up": server.config() }));
+    let bridge = Bridge::start(&json!({ "up": server.config() }));
     let client = Client::of(&bridge).await;
     let mut hears = client.listen().await;
     crate::bridge::eventually("a GET stream", || {
@@ -138,7 +138,7 @@ async fn a_server_that_is_not_there_is_connected_when_it_comes() {
     let gone = script.serve();
     let config = gone.config();
     drop(gone);
-    let bridge = Bridge::start(json!({ "up": config }));
+    let bridge = Bridge::start(&json!({ "up": config }));
     let up = bridge.upstream("up", |up| up["error"].is_string()).await;
     assert!(up["error"].as_str().is_some_and(|error| error.contains("refused")), "{up}");
     let client = Client::of(&bridge).await;
@@ -162,7 +162,7 @@ async fn each_kind_of_credential_arrives_with_every_request() {
         let mut config = server.config();
         config["authentication"] = authentication;
         config["headers"] = json!({ "X-Extra": "more" });
-        let bridge = Bridge::start(json!({ "up": config }));
+        let bridge = Bridge::start(&json!({ "up": config }));
         bridge.until("up", "connected").await;
         crate::bridge::eventually("a GET stream", || {
             script.record().iter().any(|entry| entry["http"] == "LISTENING")
@@ -188,7 +188,7 @@ async fn a_redirect_to_another_origin_gets_no_credentials() {
     let server = script.serve();
     let mut config = server.config();
     config["authentication"] = json!({ "type": "api_key", "key": "sesame" });
-    let bridge = Bridge::start(json!({ "up": config }));
+    let bridge = Bridge::start(&json!({ "up": config }));
     let up = bridge.upstream("up", |up| up["error"].is_string()).await;
     assert!(up["error"].as_str().is_some_and(|error| error.contains("307")), "{up}");
     assert!(elsewhere.record().is_empty());

@@ -30,10 +30,9 @@ async fn no_secret_of_the_config_shows_in_status_or_log() {
         "url": format!("http://{MARK}:{MARK}@127.0.0.1:1/mcp?key={MARK}"),
         "authentication": { "type": "basic", "username": "me", "password": MARK }, "retryAttempts": 1,
     });
-    let odd = json!({ "url": server.url, "headers": { "X-Bad": format!("{MARK}\n") } });
     let bridge = Bridge::with(
-        json!({ "mcpServers": {
-            "child": child, "arg": with_arg, "remote": remote, "keyed": keyed, "refused": refused, "odd": odd,
+        &json!({ "mcpServers": {
+            "child": child, "arg": with_arg, "remote": remote, "keyed": keyed, "refused": refused,
             "foxxy": { "type": "builtin" },
         } }),
         &[("ARG_SECRET", MARK), ("PORT", &port)],
@@ -41,7 +40,7 @@ async fn no_secret_of_the_config_shows_in_status_or_log() {
     for (name, state) in [("child", "connected"), ("remote", "connected"), ("keyed", "connected")] {
         bridge.until(name, state).await;
     }
-    for name in ["arg", "refused", "odd"] {
+    for name in ["arg", "refused"] {
         bridge.until(name, "failed").await;
     }
     let client = Client::of(&bridge).await;

@@ -10,7 +10,7 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
 fn bridge() -> Bridge {
-    Bridge::start(json!({ "foxxy": { "type": "builtin" } }))
+    Bridge::start(&json!({ "foxxy": { "type": "builtin" } }))
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ fn said(result: &Value) -> &str {
 #[tokio::test]
 async fn a_call_that_kills_its_server_is_an_error_for_the_model_and_others_go_on() {
     let (mortal, well) = (mortal(), well());
-    let bridge = Bridge::start(json!({ "mortal": mortal.stdio(), "well": well.stdio() }));
+    let bridge = Bridge::start(&json!({ "mortal": mortal.stdio(), "well": well.stdio() }));
     let client = Client::of(&bridge).await;
     let died = client.tool("mortal__die").await;
     assert_eq!(died["isError"], true);
@@ -41,7 +41,7 @@ async fn a_call_that_kills_its_server_is_an_error_for_the_model_and_others_go_on
 #[tokio::test]
 async fn a_server_that_died_comes_back_by_itself_with_what_clients_wanted_of_it() {
     let script = mortal();
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     client.call("logging/setLevel", json!({ "level": "debug" })).await;
     script.receives("logging/setLevel", 1).await;
@@ -56,7 +56,7 @@ async fn a_server_that_died_comes_back_by_itself_with_what_clients_wanted_of_it(
 #[tokio::test]
 async fn a_call_right_after_a_server_died_waits_for_it() {
     let script = mortal();
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     for _ in 0..2 {
         assert_eq!(client.tool("up__die").await["isError"], true);
@@ -75,7 +75,7 @@ async fn lines_that_are_no_messages_are_logged_and_do_no_harm() {
             { "result": text("chatted") },
         ],
     }));
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     assert_eq!(said(&client.tool("up__chat").await), "chatted");
     assert!(bridge.log().contains("Listening on stdio!"), "{}", bridge.log());
@@ -85,7 +85,7 @@ async fn lines_that_are_no_messages_are_logged_and_do_no_harm() {
 #[tokio::test]
 async fn a_command_that_is_not_there_is_told_with_the_path_it_was_looked_for_on() {
     let well = well();
-    let bridge = Bridge::start(json!({ "bad": { "command": "no-such-mcp-server" }, "well": well.stdio() }));
+    let bridge = Bridge::start(&json!({ "bad": { "command": "no-such-mcp-server" }, "well": well.stdio() }));
     let client = Client::of(&bridge).await;
     assert_eq!(said(&client.tool("well__say").await), "well");
     let bad = bridge.until("bad", "failed").await;
@@ -103,7 +103,7 @@ async fn a_server_that_never_says_hello_is_given_up_in_time() {
     let mut config = hanging.stdio();
     config["timeout"] = json!(1);
     config["retryAttempts"] = json!(1);
-    let bridge = Bridge::start(json!({ "hanging": config, "well": well.stdio() }));
+    let bridge = Bridge::start(&json!({ "hanging": config, "well": well.stdio() }));
     let began = Instant::now();
     let client = Client::of(&bridge).await;
     assert_eq!(said(&client.tool("well__say").await), "well");
@@ -119,7 +119,7 @@ async fn a_server_that_speaks_another_protocol_or_refuses_says_so() {
     }));
     let refusing =
         Script::new(&json!({ "initialize": [{ "error": r#"{"code":-32000,"message":"not today"}"# }] }));
-    let bridge = Bridge::start(json!({ "other": other.stdio(), "refusing": refusing.stdio() }));
+    let bridge = Bridge::start(&json!({ "other": other.stdio(), "refusing": refusing.stdio() }));
     let error = bridge.upstream("other", |up| up["error"].is_string()).await;
     assert!(error["error"].as_str().is_some_and(|error| error.contains("it speaks MCP 1999-01-01")));
     let error = bridge.upstream("refusing", |up| up["error"].is_string()).await;
@@ -129,7 +129,7 @@ async fn a_server_that_speaks_another_protocol_or_refuses_says_so() {
 #[tokio::test]
 async fn the_transport_sse_has_its_own_clear_error() {
     let well = well();
-    let bridge = Bridge::start(json!({
+    let bridge = Bridge::start(&json!({
         "old": { "type": "sse", "url": "http://127.0.0.1:9/sse" }, "well": well.stdio(),
     }));
     let client = Client::of(&bridge).await;
@@ -148,7 +148,7 @@ async fn a_server_whose_list_cannot_be_had_again_keeps_the_one_that_is_known() {
             { "result": text("shaken") },
         ],
     }));
-    let bridge = Bridge::start(json!({ "up": script.stdio() }));
+    let bridge = Bridge::start(&json!({ "up": script.stdio() }));
     let client = Client::of(&bridge).await;
     client.tool("up__shake").await;
     script.receives("tools/list", 2).await;
