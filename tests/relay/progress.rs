@@ -98,7 +98,7 @@ async fn progress_that_a_client_cannot_read_reaches_no_other_client() {
     // Its token is what the bridge made of the other's.
     let two = second.post(&call_with_progress("1", "up__two", &id), &[("Accept", "application/json")]).await;
     assert_eq!(two.text().await, answered("1", "two"));
-    first.tool("up__finish").await;
+    second.tool("up__finish").await;
     assert_eq!(one.event().await, Some(said("1", 2, "one")));
 }
 

@@ -110,6 +110,10 @@ async fn a_server_that_never_says_hello_is_given_up_in_time() {
     assert!(began.elapsed().as_secs() < 9, "the others must not wait for it: {:?}", began.elapsed());
     let failed = bridge.until("hanging", "failed").await;
     assert_eq!(failed["error"], "no answer to `initialize` within 1 s");
+    // It is tried again, and shown as failed meanwhile.
+    hanging.receives("initialize", 2).await;
+    assert_eq!(bridge.until("hanging", "failed").await["restarts"], 0);
+    assert_eq!(bridge.status().await["upstreams"][0]["state"], "failed");
 }
 
 #[tokio::test]

@@ -265,7 +265,10 @@ impl Upstream {
         let (mut failures, mut given_up) = (0_u32, false);
         loop {
             let began = Instant::now();
-            self.enter(UpstreamState::Connecting, None, false);
+            // One that has been given up is shown as such until it is there after all.
+            if !given_up {
+                self.enter(UpstreamState::Connecting, None, false);
+            }
             let Some(Ended { reason, held, lasting }) = self.attempt().await else { break };
             failures = if held.is_some_and(|held| held >= STABLE) { 0 } else { failures.saturating_add(1) };
             let lost = held.is_some();
@@ -285,8 +288,10 @@ impl Upstream {
             }
             given_up = gives_up;
             let pause = if lasting { MAX_PAUSE } else { pause(self.spec.retry, failures) };
+            // An attempt may take longer than the pause: that would be none.
+            let from = if lost { began } else { Instant::now() };
             tokio::select! {
-                () = tokio::time::sleep_until(began + pause) => {}
+                () = tokio::time::sleep_until(from + pause) => {}
                 () = self.wanted.notified() => tokio::time::sleep_until(began + MIN_PAUSE).await,
                 () = self.stopping.cancelled() => break,
             }
