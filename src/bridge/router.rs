@@ -25,6 +25,8 @@ pub enum Handled {
     Accepted,
     /// This, now.
     Answer(Vec<u8>),
+    /// This, now: it was no message at all.
+    Malformed(Vec<u8>),
     /// Something later.
     Pending(Exchange),
 }
@@ -100,7 +102,7 @@ impl Bridge {
     /// Takes one message of a session, or a batch of them. `streams` is whether progress can be told.
     pub async fn handle(&self, session: &Arc<Session>, message: Bytes, streams: bool) -> Handled {
         let Ok(text) = std::str::from_utf8(&message) else {
-            return Handled::Answer(wire::error("null", wire::PARSE_ERROR, "not UTF-8").into_bytes());
+            return Handled::Malformed(wire::error("null", wire::PARSE_ERROR, "not UTF-8").into_bytes());
         };
         if text.trim_start().starts_with('[') {
             return self.handle_batch(session, text).await;
@@ -108,14 +110,16 @@ impl Bridge {
         match self.core.take(session, text, streams).await {
             Taken::Nothing => Handled::Accepted,
             Taken::Answer(answer) => Handled::Answer(answer),
+            Taken::Malformed(answer) => Handled::Malformed(answer),
             Taken::Forward(forward) => Handled::Pending(forward.start(message.clone(), Arc::clone(session))),
         }
     }
 
     /// Batches were in 2025-03-26 only; they are answered whole.
     async fn handle_batch(&self, session: &Arc<Session>, text: &str) -> Handled {
-        let refuse =
-            |reason: &str| Handled::Answer(wire::error("null", wire::INVALID_REQUEST, reason).into_bytes());
+        let refuse = |reason: &str| {
+            Handled::Malformed(wire::error("null", wire::INVALID_REQUEST, reason).into_bytes())
+        };
         if session.protocol > "2025-03-26" {
             return refuse(&format!("MCP {} has no batches", session.protocol));
         }
@@ -123,7 +127,7 @@ impl Bridge {
             Ok(messages) => messages,
             Err(error) => {
                 let reason = format!("not a batch of JSON-RPC messages: {error}");
-                return Handled::Answer(wire::error("null", wire::PARSE_ERROR, &reason).into_bytes());
+                return Handled::Malformed(wire::error("null", wire::PARSE_ERROR, &reason).into_bytes());
             }
         };
         if messages.is_empty() || messages.len() > MAX_BATCH {
@@ -132,7 +136,7 @@ impl Bridge {
         let answers = join_all(messages.into_iter().map(async |message| {
             match self.core.take(session, message.get(), false).await {
                 Taken::Nothing => None,
-                Taken::Answer(answer) => Some(answer),
+                Taken::Answer(answer) | Taken::Malformed(answer) => Some(answer),
                 Taken::Forward(forward) => {
                     let bytes = Bytes::copy_from_slice(message.get().as_bytes());
                     Some(forward.start(bytes, Arc::clone(session)).answer.await)
@@ -155,6 +159,7 @@ impl Bridge {
 enum Taken {
     Nothing,
     Answer(Vec<u8>),
+    Malformed(Vec<u8>),
     Forward(Forward),
 }
 
@@ -167,8 +172,11 @@ struct Forward {
     id_at: std::ops::Range<usize>,
     /// A name to put in place of the client's, as JSON, and where.
     rename: Option<(std::ops::Range<usize>, String)>,
-    /// The client's progress token, as JSON, and where it stands.
+    /// The client's progress token, as JSON, and where it stands. It is replaced also where the client cannot be told
+    /// of progress: as it is, it could be the token of another request.
     token: Option<(std::ops::Range<usize>, Box<RawValue>)>,
+    /// Whether the client can be told of progress.
+    streams: bool,
     /// Whether a failure is for the model to read, as a tool's result is.
     is_tool: bool,
 }
@@ -190,7 +198,7 @@ impl Core {
             }
             // The bridge asks clients nothing, so that there is nothing to answer.
             Ok(Message::Response { .. }) => Taken::Nothing,
-            Err(error) => Taken::Answer(wire::error("null", error.code, &error.reason).into_bytes()),
+            Err(error) => Taken::Malformed(wire::error("null", error.code, &error.reason).into_bytes()),
         }
     }
 
@@ -250,13 +258,14 @@ impl Core {
                 return answer("{}");
             }
         }
-        let token = routing.wants_progress().filter(|_| streams);
+        let token = routing.wants_progress();
         Ok(Taken::Forward(Forward {
             upstream,
             id: id.get().to_owned(),
             id_at: wire::range_in(text, id.get()),
             rename,
             token: token.map(|token| (wire::range_in(text, token.get()), token.to_owned())),
+            streams,
             is_tool: method == "tools/call",
         }))
     }
@@ -362,11 +371,13 @@ fn route(
     }
 }
 
-/// Hands a client's change of mind on to where the request went.
+/// Hands a client's change of mind on to where the request went. The upstream need not answer any more, so that the
+/// request ends here.
 fn cancel(session: &Session, text: &str, params: Option<&RawValue>) {
     let Some(request) = Params::parse(params).ok().and_then(|params| params.request_id) else { return };
     if let Some((connection, id)) = session.call(request.get()) {
         connection.notify(wire::spliced(text, &mut [Edit::of(text, request, &id.to_string())]));
+        connection.fail(id, CallError::Cancelled);
     }
 }
 
@@ -374,11 +385,11 @@ impl Forward {
     /// Sends the request; `message` is the text that all ranges are of.
     fn start(self, message: Bytes, session: Arc<Session>) -> Exchange {
         let (sink, progress) = match &self.token {
-            Some(_) => {
+            Some(_) if self.streams => {
                 let (sink, progress) = mpsc::channel(PROGRESS_QUEUE);
                 (Some(sink), Some(progress))
             }
-            None => (None, None),
+            _ => (None, None),
         };
         Exchange { progress, answer: Box::pin(self.carry(message, session, sink)) }
     }

@@ -166,7 +166,7 @@ impl Session {
         self.woken.notify_one();
     }
 
-    /// Notes where a request went. False when one under that id is still under way.
+    /// Notes where a request went.
     pub(crate) fn began(&self, id: &str, connection: &Arc<Connection>, upstream_id: u64) {
         self.state().calls.insert(id.to_owned(), (Arc::clone(connection), upstream_id));
     }
@@ -300,8 +300,10 @@ impl Sessions {
         self.all().len()
     }
 
-    /// The most verbose level that any client asked for.
+    /// The most verbose level that any client wants, once any has asked for one.
     pub(crate) fn level(&self) -> Option<LogLevel> {
-        self.all().values().filter_map(|session| session.state().level).min()
+        let levels: Vec<_> = self.all().values().map(|session| session.state().level).collect();
+        levels.iter().any(Option::is_some).then_some(())?;
+        levels.into_iter().map(|level| level.unwrap_or(LogLevel::DEFAULT)).min()
     }
 }

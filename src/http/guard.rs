@@ -45,19 +45,25 @@ impl Guard {
             return Err(Refused::Host(host.to_owned()));
         }
         match origin {
-            Some(origin) if !self.allows_origin(origin) => Err(Refused::Origin(origin.to_owned())),
+            Some(origin) if !self.allows_origin(origin, host) => Err(Refused::Origin(origin.to_owned())),
             _ => Ok(()),
         }
     }
 
-    /// Whether pages of that origin are let in.
-    pub(crate) fn allows_origin(&self, origin: &str) -> bool {
+    /// Whether pages of that origin are let in to what they call `host`. Any site can be at an address or at a name
+    /// without a dot, so that what is enough for a host is not enough here.
+    pub(crate) fn allows_origin(&self, origin: &str, host: &str) -> bool {
         let origin = origin.to_lowercase();
         if self.origins.iter().any(|allowed| *allowed == origin || allowed == "*") {
             return true;
         }
         let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        site.is_some_and(|site| self.allows_host(site))
+        site.is_some_and(|site| {
+            site == host.to_lowercase()
+                || without_port(site).is_some_and(|name| {
+                    is_loopback(name) || self.hosts.iter().any(|known| known == name || known == site)
+                })
+        })
     }
 
     fn allows_host(&self, host: &str) -> bool {
@@ -168,6 +174,9 @@ mod tests {
             assert_eq!(guard.check(Some(host), None), Ok(()), "{host}");
         }
         assert!(guard.check(Some("evil.example.com:8080"), None).is_err());
-        assert!(guard.check(Some("bridge:8080"), Some("http://evil.example.com")).is_err());
+        assert_eq!(guard.check(Some("bridge:8080"), Some("http://bridge:8080")), Ok(()));
+        for origin in ["http://evil.example.com", "http://203.0.113.5", "http://wiki", "http://bridge:80"] {
+            assert!(guard.check(Some("bridge:8080"), Some(origin)).is_err(), "{origin}");
+        }
     }
 }

@@ -112,6 +112,7 @@ async fn take(bridge: &Bridge, view: View, headers: &HeaderMap, body: Body) -> R
     Ok(match bridge.handle(&session, message, accept.events).await {
         Handled::Accepted => StatusCode::ACCEPTED.into_response(),
         Handled::Answer(answer) => bytes(answer),
+        Handled::Malformed(answer) => (StatusCode::BAD_REQUEST, bytes(answer)).into_response(),
         Handled::Pending(exchange) if exchange.progress.is_some() || !accept.json => sse::exchange(exchange),
         Handled::Pending(exchange) => {
             let answer = exchange.answer.await;

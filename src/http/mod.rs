@@ -48,8 +48,9 @@ pub fn router(bridge: Arc<Bridge>, guard: Guard) -> Router {
     let guard = Arc::new(guard);
     let origins = Arc::clone(&guard);
     let cors = CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(move |origin, _| {
-            origin.to_str().is_ok_and(|origin| origins.allows_origin(origin))
+        .allow_origin(AllowOrigin::predicate(move |origin, request| {
+            let host = text(&request.headers, &header::HOST).unwrap_or_default();
+            origin.to_str().is_ok_and(|origin| origins.allows_origin(origin, host))
         }))
         .allow_methods(AllowMethods::mirror_request())
         .allow_headers(AllowHeaders::mirror_request())

@@ -31,6 +31,9 @@ pub(crate) enum CallError {
     /// No answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
+    /// Who asked wants no answer any more.
+    #[error("cancelled by the client")]
+    Cancelled,
     /// The upstream has more to do than it can.
     #[error("it is busy: {0}")]
     Busy(&'static str),

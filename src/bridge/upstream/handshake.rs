@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Connection, Link};
+use super::{CallError, Connection, Link};
 use crate::bridge::wire::{self, Message};
 use crate::bridge::{LATEST_PROTOCOL, PROTOCOLS};
 
@@ -60,7 +60,10 @@ pub(super) async fn shake_hands(
         env!("CARGO_PKG_VERSION")
     );
     let write = |id| wire::request(id, "initialize", &params).into_bytes();
-    let reply = connection.request(write, None, timeout, |_| {}).await.map_err(|error| error.to_string())?;
+    let reply = connection.request(write, None, timeout, |_| {}).await.map_err(|error| match error {
+        CallError::TimedOut(within) => format!("no answer to `initialize` within {} s", within.as_secs()),
+        error => error.to_string(),
+    })?;
     let answer = match wire::parse(reply.text()) {
         Ok(Message::Response { result: Some(result), .. }) => result,
         Ok(Message::Response { error: Some(error), .. }) => {

@@ -18,12 +18,17 @@ const MAX_MESSAGE: usize = 64 << 20;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Between attempts to have a stream again, unless the upstream says otherwise.
 const RETRY: Duration = Duration::from_secs(1);
-/// The longest that an upstream may make us wait between attempts.
+/// What an upstream may make that, so that it neither keeps us busy nor waiting.
+const MIN_RETRY: Duration = Duration::from_millis(100);
+/// See `MIN_RETRY`.
 const MAX_RETRY: Duration = Duration::from_secs(60);
-/// Attempts to have the rest of an answer whose stream broke.
-const RESUME_ATTEMPTS: usize = 5;
+/// Attempts in a row to have a stream again.
+const ATTEMPTS: usize = 5;
 /// How long the farewell may take.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What is said of it.
+const SESSION_GONE: &str = "its session is gone";
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const PROTOCOL: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -124,25 +129,27 @@ impl Http {
             let _ = self.0.session.set(session.clone());
         }
         let status = response.status();
-        if status == StatusCode::NOT_FOUND && self.0.session.get().is_some() {
-            // The upstream has forgotten us, usually because it was restarted: it did not look at the message.
-            fail(CallError::NotDelivered("its session is gone".to_owned()));
-            return connection.close("its session is gone");
+        let media = content_type(&response).to_owned();
+        if status.is_success() && media == "text/event-stream" {
+            return self.stream(connection, id, response).await;
         }
-        match content_type(&response) {
-            "text/event-stream" if status.is_success() => self.stream(connection, id, response).await,
-            "application/json" => match body(response).await {
-                Ok(body) => {
-                    if let Err(reason) = connection.receive(body) {
-                        fail(CallError::Lost(format!(
-                            "HTTP {status}, but its body is not a message ({reason})"
-                        )));
-                    } else if !status.is_success() {
-                        fail(CallError::Lost(format!("HTTP {status}")));
-                    }
+        let body = match body(response).await {
+            Ok(body) => body,
+            Err(reason) => return fail(CallError::Lost(reason)),
+        };
+        if self.0.session.get().is_some() && is_session_gone(status, &body) {
+            // The upstream has forgotten us, usually because it was restarted: it did not look at the message.
+            fail(CallError::NotDelivered(SESSION_GONE.to_owned()));
+            return connection.close(SESSION_GONE);
+        }
+        match &*media {
+            "application/json" => {
+                if let Err(reason) = connection.receive(body) {
+                    fail(CallError::Lost(format!("HTTP {status}, but its body is not a message ({reason})")));
+                } else if !status.is_success() {
+                    fail(CallError::Lost(format!("HTTP {status}")));
                 }
-                Err(reason) => fail(CallError::Lost(reason)),
-            },
+            }
             _ if status.is_success() && id.is_none() => {}
             other => fail(CallError::Lost(format!("HTTP {status} with content type `{other}`"))),
         }
@@ -156,36 +163,52 @@ impl Http {
             }
         };
         let mut position = Position::default();
-        for _ in 0..RESUME_ATTEMPTS {
+        loop {
             let ended = take_events(connection, response, &mut position).await;
-            if id.is_none_or(|id| !connection.waits_for(id)) {
-                return;
-            }
-            let Some(last) = &position.last else {
-                return fail(CallError::Lost(ended));
+            let mut failures = 0;
+            // An upstream may break its stream as often as it likes, for as long as the caller is patient.
+            response = loop {
+                if id.is_none_or(|id| !connection.waits_for(id)) {
+                    return;
+                }
+                let Some(last) = &position.last else { return fail(CallError::Lost(ended)) };
+                tokio::time::sleep(position.retry).await;
+                match self.listen(Some(last)).await {
+                    Ok(next) => break next,
+                    Err(NoStream::Failed(reason)) => {
+                        failures += 1;
+                        if failures == ATTEMPTS {
+                            return fail(CallError::Lost(reason));
+                        }
+                    }
+                    Err(NoStream::SessionGone | NoStream::NotOffered) => return fail(CallError::Lost(ended)),
+                }
             };
-            tokio::time::sleep(position.retry).await;
-            match self.listen(Some(last)).await {
-                Ok(Some(next)) => response = next,
-                Ok(None) => return fail(CallError::Lost(ended)),
-                Err(reason) => return fail(CallError::Lost(reason)),
-            }
         }
-        fail(CallError::Lost("its stream broke too often".to_owned()));
     }
 
     /// Keeps the stream for what belongs to no request, as long as the connection lives and the upstream offers one.
     pub(crate) async fn follow(&self, connection: Arc<Connection>) {
         let following = async {
             let mut position = Position::default();
+            let (mut had_one, mut failures) = (false, 0);
             loop {
                 match self.listen(position.last.as_deref()).await {
-                    Ok(Some(response)) => {
+                    Ok(response) => {
+                        (had_one, failures) = (true, 0);
                         let ended = take_events(&connection, response, &mut position).await;
                         tracing::debug!("the stream of notifications ended: {ended}");
                     }
-                    Ok(None) => return,
-                    Err(reason) => tracing::debug!("no stream of notifications: {reason}"),
+                    // Some that offer no stream say it like this.
+                    Err(NoStream::SessionGone) if had_one => return connection.close(SESSION_GONE),
+                    Err(NoStream::SessionGone | NoStream::NotOffered) => return,
+                    Err(NoStream::Failed(reason)) => {
+                        tracing::debug!("no stream of notifications: {reason}");
+                        failures += 1;
+                        if had_one && failures == ATTEMPTS {
+                            return connection.close(&reason);
+                        }
+                    }
                 }
                 tokio::time::sleep(position.retry).await;
             }
@@ -196,21 +219,23 @@ impl Http {
         }
     }
 
-    /// Opens a GET stream; `None` when the upstream has none.
-    async fn listen(&self, last_event: Option<&str>) -> Result<Option<Response>, String> {
+    /// Opens a GET stream.
+    async fn listen(&self, last_event: Option<&str>) -> Result<Response, NoStream> {
         let mut request =
             self.with_session(self.0.client.get(self.0.url.clone())).header(ACCEPT, "text/event-stream");
         if let Some(last) = last_event {
             request = request.header(LAST_EVENT, last);
         }
-        let response = request.send().await.map_err(words)?;
-        match response.status() {
-            status if status.is_success() && content_type(&response) == "text/event-stream" => {
-                Ok(Some(response))
-            }
-            status if status.is_server_error() => Err(format!("HTTP {status}")),
-            _ => Ok(None),
+        let response = request.send().await.map_err(|error| NoStream::Failed(words(error)))?;
+        let status = response.status();
+        if status.is_success() && content_type(&response) == "text/event-stream" {
+            return Ok(response);
         }
+        if status.is_server_error() {
+            return Err(NoStream::Failed(format!("HTTP {status}")));
+        }
+        let gone = body(response).await.is_ok_and(|body| is_session_gone(status, &body));
+        Err(if gone { NoStream::SessionGone } else { NoStream::NotOffered })
     }
 
     /// Says goodbye to the upstream, so that it can forget the session.
@@ -230,6 +255,23 @@ impl Http {
         }
         request
     }
+}
+
+/// Why there is no GET stream.
+enum NoStream {
+    /// The upstream has none.
+    NotOffered,
+    /// It does not know our session any more.
+    SessionGone,
+    /// For another reason, which may pass.
+    Failed(String),
+}
+
+/// Whether an upstream says that it knows no such session. By the specification that is 404; the example servers of the
+/// official SDKs, and those made after them, say 400 and a sentence.
+fn is_session_gone(status: StatusCode, body: &[u8]) -> bool {
+    let says_so = || body.to_ascii_lowercase().windows(7).any(|word| word == b"session");
+    status == StatusCode::NOT_FOUND || (status == StatusCode::BAD_REQUEST && says_so())
 }
 
 /// Where a stream is to go on.
@@ -263,10 +305,11 @@ async fn take_events(connection: &Arc<Connection>, response: Response, position:
             Err(error) => return words(error),
         };
         if let Some(id) = id {
-            position.last = Some(id);
+            // An empty one takes the last one back.
+            position.last = Some(id).filter(|id| !id.is_empty());
         }
         if let Some(retry) = retry {
-            position.retry = Duration::from_millis(retry).min(MAX_RETRY);
+            position.retry = Duration::from_millis(retry).clamp(MIN_RETRY, MAX_RETRY);
         }
         if let Some(data) = data.filter(|data| !data.is_empty())
             && let Err(reason) = connection.receive(Bytes::from(data))

@@ -149,7 +149,7 @@ pub(crate) struct Unavailable {
 #[derive(Debug, Clone)]
 struct Phase {
     state: UpstreamState,
-    /// Attempts to connect that have ended, either way.
+    /// Attempts to connect that have ended, either way; the loss of a connection is none.
     attempts: u64,
     error: Option<String>,
 }
@@ -217,8 +217,7 @@ impl Upstream {
         let mut phase = self.phase.subscribe();
         let before = phase.borrow_and_update().attempts;
         self.wanted.notify_one();
-        let settled =
-            phase.wait_for(|phase| phase.state != UpstreamState::Connecting && phase.attempts > before);
+        let settled = phase.wait_for(|phase| phase.attempts > before);
         let waited = tokio::time::timeout(CALLER_WAITS.min(self.spec.timeout), settled)
             .await
             .is_ok_and(|settled| settled.is_ok());
@@ -234,11 +233,6 @@ impl Upstream {
     pub(crate) async fn settled(&self) {
         // Fails only when the sender is gone, and it is ours.
         let _ = self.phase.subscribe().wait_for(|phase| phase.attempts > 0).await;
-    }
-
-    /// The state in a word.
-    pub(crate) fn state(&self) -> UpstreamState {
-        self.phase.borrow().state
     }
 
     /// What a person wants to know of it.
@@ -271,47 +265,46 @@ impl Upstream {
         // A fault of ours in one upstream must not leave it dead for ever, and least of all unnoticed.
         while let Err(fault) = tokio::spawn(Arc::clone(&self).keep_connected()).await {
             tracing::error!(upstream = self.spec.name, "a fault of the bridge's own: {fault}");
-            self.enter(UpstreamState::Failed, Some(format!("a fault of the bridge's own: {fault}")));
+            self.enter(UpstreamState::Failed, Some(format!("a fault of the bridge's own: {fault}")), true);
             tokio::select! {
                 () = tokio::time::sleep(MAX_PAUSE) => {}
                 () = self.stopping.cancelled() => break,
             }
         }
-        self.enter(UpstreamState::Stopped, None);
+        self.enter(UpstreamState::Stopped, None, true);
     }
 
     async fn keep_connected(self: Arc<Self>) {
-        let mut failures = 0_u32;
+        let (mut failures, mut given_up) = (0_u32, false);
         loop {
             let began = Instant::now();
-            self.enter(UpstreamState::Connecting, None);
-            let ended = tokio::select! {
-                ended = self.attempt() => ended,
-                () = self.stopping.cancelled() => None,
-            };
-            let Some(Ended { reason, held, lasting }) = ended else { break };
+            // One that has been given up is shown as such until it is there after all.
+            if !given_up {
+                self.enter(UpstreamState::Connecting, None, false);
+            }
+            let Some(Ended { reason, held, lasting }) = self.attempt().await else { break };
             failures = if held.is_some_and(|held| held >= STABLE) { 0 } else { failures.saturating_add(1) };
-            if held.is_some() && failures <= 1 {
+            let lost = held.is_some();
+            let gives_up = lasting || (failures >= self.spec.attempts && !(lost && failures <= 1));
+            if lost {
                 tracing::warn!(upstream = self.spec.name, "disconnected, connecting again: {reason}");
-                self.enter(UpstreamState::Retrying, Some(reason));
-            } else if failures < self.spec.attempts && !lasting {
+            } else if !gives_up {
                 tracing::warn!(upstream = self.spec.name, "not connected (attempt {failures}): {reason}");
-                self.enter(UpstreamState::Retrying, Some(reason));
-            } else {
-                if self.state() != UpstreamState::Failed {
-                    tracing::error!(upstream = self.spec.name, "failed: {reason}");
-                }
-                self.enter(UpstreamState::Failed, Some(reason));
+            } else if !given_up {
+                tracing::error!(upstream = self.spec.name, "failed: {reason}");
+            }
+            let state = if gives_up { UpstreamState::Failed } else { UpstreamState::Retrying };
+            // A loss is the end of no attempt to connect: who waits for one goes on waiting.
+            self.enter(state, Some(reason), !lost);
+            if gives_up {
                 self.replace_offer(Offer::default());
             }
-            let pause = match held {
-                _ if lasting => MAX_PAUSE,
-                // What has worked until now is most likely there again at once.
-                Some(_) => pause(self.spec.retry, failures.saturating_sub(1)),
-                None => pause(self.spec.retry, failures),
-            };
+            given_up = gives_up;
+            let pause = if lasting { MAX_PAUSE } else { pause(self.spec.retry, failures) };
+            // An attempt may take longer than the pause: that would be none.
+            let from = if lost { began } else { Instant::now() };
             tokio::select! {
-                () = tokio::time::sleep_until(began + pause) => {}
+                () = tokio::time::sleep_until(from + pause) => {}
                 () = self.wanted.notified() => tokio::time::sleep_until(began + MIN_PAUSE).await,
                 () = self.stopping.cancelled() => break,
             }
@@ -378,7 +371,7 @@ impl Upstream {
         }
         let offer = self.offer();
         tracing::info!(upstream = self.spec.name, "connected: {}", offer.summary());
-        self.enter(UpstreamState::Connected, None);
+        self.enter(UpstreamState::Connected, None, true);
         let refreshing = async {
             loop {
                 self.refresh.notified().await;
@@ -425,12 +418,11 @@ impl Upstream {
         }
     }
 
-    fn enter(&self, state: UpstreamState, error: Option<String>) {
+    fn enter(&self, state: UpstreamState, error: Option<String>, ends_attempt: bool) {
         self.phase.send_modify(|phase| {
+            phase.attempts += u64::from(ends_attempt);
+            // While it tries again, the last failure is still what a person wants to read.
             if state != UpstreamState::Connecting {
-                // Losing a connection is no attempt to connect.
-                phase.attempts += u64::from(phase.state == UpstreamState::Connecting);
-                // While it tries again, the last failure is still what a person wants to read.
                 phase.error = error;
             }
             phase.state = state;

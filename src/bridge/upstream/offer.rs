@@ -55,24 +55,27 @@ impl Offer {
 pub(super) async fn fetch(spec: &Spec, live: &Live, known: &Offer, lists: Lists) -> Offer {
     let mut offer = known.clone();
     if lists.tools {
-        offer.tools = list(spec, live, "tools", "tools/list", "tools", "name").await;
+        offer.tools = list(spec, live, &known.tools, "tools", "tools/list", "tools", "name").await;
     }
     if lists.resources {
-        offer.resources = list(spec, live, "resources", "resources/list", "resources", "uri").await;
+        offer.resources =
+            list(spec, live, &known.resources, "resources", "resources/list", "resources", "uri").await;
+        let method = "resources/templates/list";
         offer.templates =
-            list(spec, live, "resources", "resources/templates/list", "resourceTemplates", "uriTemplate")
-                .await;
+            list(spec, live, &known.templates, "resources", method, "resourceTemplates", "uriTemplate").await;
     }
     if lists.prompts {
-        offer.prompts = list(spec, live, "prompts", "prompts/list", "prompts", "name").await;
+        offer.prompts = list(spec, live, &known.prompts, "prompts", "prompts/list", "prompts", "name").await;
     }
     offer
 }
 
-/// All pages of one list. What cannot be had is logged and left out: the rest of the upstream is still of use.
+/// All pages of one list. Where they cannot be had, that is logged, and what was known before still counts; where
+/// nothing was, what came does: the rest of the upstream is still of use.
 async fn list(
     spec: &Spec,
     live: &Live,
+    known: &[Item],
     capability: &str,
     method: &str,
     member: &str,
@@ -99,7 +102,7 @@ async fn list(
             }
             Err(reason) => {
                 tracing::warn!(upstream = spec.name, "{method}: {reason}");
-                return items;
+                return if known.is_empty() { items } else { known.to_vec() };
             }
         }
     }

@@ -210,7 +210,13 @@ fn without_secrets(url: &str) -> String {
             parsed.to_string()
         }
         // Not an address before its `${…}` are filled in: then it is as written, with nothing filled in.
-        Err(_) => url.to_owned(),
+        Err(_) => {
+            let end = url.find(['?', '#']).unwrap_or(url.len());
+            let (scheme, rest) = url[..end].split_once("://").unwrap_or(("", &url[..end]));
+            let host = rest.find('/').unwrap_or(rest.len());
+            let user = rest[..host].rfind('@').map_or(0, |at| at + 1);
+            if scheme.is_empty() { rest[user..].to_owned() } else { format!("{scheme}://{}", &rest[user..]) }
+        }
     }
 }
 
@@ -225,5 +231,7 @@ mod tests {
             "https://mcp.example.org:8443/a"
         );
         assert_eq!(without_secrets("${URL}"), "${URL}");
+        assert_eq!(without_secrets("http://u:p@h:${PORT}/a?key=s#f"), "http://h:${PORT}/a");
+        assert_eq!(without_secrets("${URL}/a?key=s"), "${URL}/a");
     }
 }
