@@ -1,5 +1,7 @@
 //! One bridge's life: take the lock, open the doors, say READY, serve, drain, stop.
 
+mod watchdog;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -162,6 +164,7 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
     let router = http::router(Arc::clone(&bridge), Guard::new(&host, &hosts, &origins));
     let doors = tokio::spawn(http::serve(listener, router, stop.clone()));
     let side_door = tokio::spawn(http::serve(control, Control::router(Arc::clone(&bridge)), stop.clone()));
+    let watchdog = tokio::spawn(watchdog::feed(address(&host, bound)));
     let mut told = summary(&bridge.status());
     notify::ready(&told);
     let signal = loop {
@@ -177,6 +180,7 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
         }
     };
     tracing::info!("stopping: {signal}");
+    watchdog.abort();
     notify::stopping("stopping");
     bridge.begin_stop();
     stop.cancel();

@@ -97,6 +97,13 @@ impl Bridge {
         }
     }
 
+    /// Whether the relay answers, by the way that a client's message takes.
+    pub async fn answers(&self) -> bool {
+        let session = Arc::new(Session::unlisted(LATEST_PROTOCOL));
+        let ping = wire::request(0, "ping", "{}");
+        matches!(self.core.take(&session, &ping, false).await, Taken::Answer(_))
+    }
+
     /// Takes one message of a session, or a batch of them. `streams` is whether progress can be told.
     pub async fn handle(&self, session: &Arc<Session>, message: Bytes, streams: bool) -> Handled {
         let Ok(text) = std::str::from_utf8(&message) else {

@@ -71,7 +71,7 @@ impl Default for Daemon {
             environment_file: None,
             credentials: IndexMap::new(),
             sandbox: Sandbox::Auto,
-            watchdog: Duration::ZERO,
+            watchdog: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(20),
         }
     }

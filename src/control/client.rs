@@ -62,8 +62,8 @@ pub async fn peer(socket: &Path) -> std::io::Result<Pid> {
     pid.ok_or_else(|| std::io::Error::other("the process is in another PID namespace"))
 }
 
-/// Whether a bridge answers at the address that it gives its clients.
-pub async fn ready(address: &str) -> Result<(), String> {
+/// Whether a bridge answers with success to a GET of `path` at the address that it gives its clients.
+pub async fn answers(address: &str, path: &str) -> Result<(), String> {
     let url: hyper::Uri = address.parse().map_err(|error| format!("not an address: {error}"))?;
     let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     // What listens on all addresses is asked on the one that is surely there.
@@ -76,7 +76,7 @@ pub async fn ready(address: &str) -> Result<(), String> {
         let stream = TcpStream::connect((host, url.port_u16().unwrap_or(80)))
             .await
             .map_err(|error| error.to_string())?;
-        let (code, _) = get(stream, "/readyz").await?;
+        let (code, _) = get(stream, path).await?;
         if code.is_success() { Ok(()) } else { Err(format!("HTTP {code}")) }
     };
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err("it says nothing".to_owned()))

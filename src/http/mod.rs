@@ -56,7 +56,7 @@ pub fn router(bridge: Arc<Bridge>, guard: Guard) -> Router {
         .expose_headers([mcp::SESSION]);
     Router::new()
         .merge(mcp::routes())
-        .route("/livez", get(async || "ok\n"))
+        .route("/livez", get(status::livez))
         .route("/readyz", get(status::readyz))
         .route("/status", get(status::status))
         .fallback(async || {

@@ -31,6 +31,8 @@ pub struct UnitSpec {
     pub start_timeout: Duration,
     /// How long it may take to stop before it is killed.
     pub stop_timeout: Duration,
+    /// How long it may be silent before it is taken for hung, ended and restarted; `None` for ever.
+    pub watchdog: Option<Duration>,
 }
 
 /// When a bridge that failed is started again.

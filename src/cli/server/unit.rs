@@ -79,6 +79,7 @@ pub(super) fn spec(
         limits: limits(&daemon.limits),
         start_timeout: timeout,
         stop_timeout: daemon.stop_timeout,
+        watchdog: Some(daemon.watchdog).filter(|patience| !patience.is_zero()),
     })
 }
 

@@ -32,6 +32,7 @@ fn request(timeout: Duration) -> StartRequest {
         limits: Limits::default(),
         start_timeout: LONG,
         stop_timeout: LONG,
+        watchdog: None,
     };
     StartRequest { name: work(), spec, timeout, wait: true }
 }

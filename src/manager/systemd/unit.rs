@@ -45,6 +45,9 @@ pub(super) fn transient_properties(
     unit.command(spec, version)?;
     unit.put("TimeoutStartUSec", micros(spec.start_timeout));
     unit.put("TimeoutStopUSec", micros(spec.stop_timeout));
+    if let Some(patience) = spec.watchdog {
+        unit.put("WatchdogUSec", micros(patience));
+    }
     // SIGTERM is for the bridge, which ends its upstreams itself; what is left after it gets SIGKILL.
     unit.put("KillMode", "mixed");
     // One upstream that ate all memory must not take the bridge with it.
@@ -221,6 +224,7 @@ mod tests {
             limits: Limits::default(),
             start_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(20),
+            watchdog: None,
         }
     }
 
@@ -229,6 +233,7 @@ mod tests {
             environment_files: vec!["/etc/foxxy-bridge/work.env".into()],
             credentials: [("token".to_owned(), "/etc/foxxy-bridge/token".into())].into(),
             working_directory: Some("/srv/work".into()),
+            watchdog: Some(Duration::from_secs(30)),
             user: Some("foxxy".into()),
             group: Some("mcp".into()),
             limits: Limits {
@@ -291,6 +296,7 @@ mod tests {
         ExecStartEx = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "start", "--config", "/home/a/50% off.json"], ["no-env-expand"])]
         TimeoutStartUSec = uint64 30000000
         TimeoutStopUSec = uint64 20000000
+        WatchdogUSec = uint64 30000000
         KillMode = "mixed"
         OOMPolicy = "continue"
         Restart = "on-failure"
