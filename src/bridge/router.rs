@@ -229,7 +229,7 @@ impl Core {
             _ => {}
         }
         let (upstream, rename) = match &session.view {
-            View::One(name) => match self.upstreams().get(name) {
+            View::One(name) => match self.setup().upstreams.get(name) {
                 Some(upstream) => (Arc::clone(upstream), None),
                 None => {
                     return Err((wire::INTERNAL_ERROR, format!("there is no upstream `{name}` any more")));
@@ -271,7 +271,7 @@ impl Core {
     /// Tells all upstreams the most verbose level that any client wants.
     fn spread_level(&self) {
         let Some(level) = self.sessions.level() else { return };
-        for upstream in self.upstreams().values() {
+        for upstream in self.setup().upstreams.values() {
             let Some(live) = upstream.live().filter(|live| live.server.offers("logging")) else { continue };
             tokio::spawn(async move { live.set_level(level.name()).await });
         }
@@ -279,7 +279,8 @@ impl Core {
 
     /// The answer to `initialize` at `/mcp`.
     fn welcome(&self, protocol: &str) -> String {
-        let shared = &self.config.bridge.aggregation;
+        let setup = self.setup();
+        let shared = &setup.config.bridge.aggregation;
         let mut capabilities = json!({ "logging": {}, "completions": {} });
         if shared.tools {
             capabilities["tools"] = json!({ "listChanged": true });
@@ -296,7 +297,8 @@ impl Core {
             "serverInfo": { "name": "foxxy-bridge", "version": env!("CARGO_PKG_VERSION") },
         });
         let instructions: Vec<String> = self
-            .upstreams()
+            .setup()
+            .upstreams
             .values()
             .filter_map(|upstream| {
                 let live = upstream.live()?;
@@ -312,7 +314,12 @@ impl Core {
 
     /// The answer to `initialize` at `/mcp/NAME`: what that upstream said, as it said it.
     async fn welcome_to(&self, name: &str, protocol: &str) -> Result<String, String> {
-        let upstream = self.upstreams().get(name).ok_or_else(|| format!("there is no upstream `{name}`"))?;
+        let upstream = self
+            .setup()
+            .upstreams
+            .get(name)
+            .cloned()
+            .ok_or_else(|| format!("there is no upstream `{name}`"))?;
         let live = upstream.reach().await.map_err(|error| error.to_string())?;
         let mut welcome =
             format!(r#"{{"protocolVersion":"{protocol}","capabilities":{}"#, live.server.capabilities);

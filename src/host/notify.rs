@@ -9,6 +9,15 @@ pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
 }
 
+/// The bridge reads its config anew; `ready` says when it is done.
+pub fn reloading() {
+    // One datagram: the manager must know from when on a READY counts.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!("the service manager could not be told of the reload: {error}"),
+    }
+}
+
 /// What the bridge is at, in words. Also its last words when it cannot start.
 pub fn status(status: &str) {
     tell(&[NotifyState::Status(&one_line(status))]);

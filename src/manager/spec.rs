@@ -11,6 +11,8 @@ pub struct UnitSpec {
     pub description: String,
     /// The program, by absolute path, and its arguments, all taken literally.
     pub exec: Vec<String>,
+    /// The program, and its arguments, that has the running bridge read its config anew and waits until it has.
+    pub reload: Vec<String>,
     /// Variables of the bridge, taken literally. Anyone who may ask the manager can read them: no secrets.
     pub environment: BTreeMap<String, String>,
     /// Files of variables, read by the manager at each start; their content stays private.

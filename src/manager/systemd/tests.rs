@@ -22,6 +22,7 @@ fn request(timeout: Duration) -> StartRequest {
     let spec = UnitSpec {
         description: "foxxy-bridge work".into(),
         exec: vec!["/bin/bridge".into()],
+        reload: Vec::new(),
         environment: [].into(),
         environment_files: Vec::new(),
         credentials: [].into(),

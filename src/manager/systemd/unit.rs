@@ -40,9 +40,9 @@ pub(super) fn transient_properties(
     // We hold on to the unit while we watch it, or a failed one would be collected before its result is read.
     unit.put("AddRef", true);
 
-    unit.put("Type", "notify");
+    unit.put("Type", if version.has(Feature::NotifyReload) { "notify-reload" } else { "notify" });
     unit.put("NotifyAccess", "main");
-    unit.command(spec, version)?;
+    unit.commands(spec, version)?;
     unit.put("TimeoutStartUSec", micros(spec.start_timeout));
     unit.put("TimeoutStopUSec", micros(spec.stop_timeout));
     if let Some(patience) = spec.watchdog {
@@ -102,16 +102,25 @@ impl Builder {
     ///
     /// Older versions cannot be trusted with a flag or a quoted `$`: they write both down in a form that they do not
     /// read back, and the unit is broken after the next daemon-reload.
-    fn command(&mut self, spec: &UnitSpec, version: Version) -> Result<(), Error> {
-        let program = spec.exec.first().cloned().unwrap_or_default();
-        if version.has(Feature::LiteralArguments) {
-            self.put("ExecStartEx", vec![(program, spec.exec.clone(), vec!["no-env-expand"])]);
+    /// The command lines, without systemd putting variables of its own in place of a `$`.
+    fn commands(&mut self, spec: &UnitSpec, version: Version) -> Result<(), Error> {
+        self.command("ExecStart", &spec.exec, version)?;
+        if version.has(Feature::NotifyReload) {
             return Ok(());
         }
-        if let Some(argument) = spec.exec.iter().find(|argument| argument.contains('$')) {
+        self.command("ExecReload", &spec.reload, version)
+    }
+
+    fn command(&mut self, property: &str, exec: &[String], version: Version) -> Result<(), Error> {
+        let Some(program) = exec.first().cloned() else { return Ok(()) };
+        if version.has(Feature::LiteralArguments) {
+            self.put(&format!("{property}Ex"), vec![(program, exec.to_vec(), vec!["no-env-expand"])]);
+            return Ok(());
+        }
+        if let Some(argument) = exec.iter().find(|argument| argument.contains('$')) {
             return Err(Error::DollarSign { argument: argument.clone(), version: version.0 });
         }
-        self.put("ExecStart", vec![(program, spec.exec.clone(), false)]);
+        self.put(property, vec![(program, exec.to_vec(), false)]);
         Ok(())
     }
 
@@ -214,6 +223,7 @@ mod tests {
             exec: ["/usr/bin/foxxy-bridge", "server", "start", "--config", "/home/a/50% off.json"]
                 .map(str::to_owned)
                 .to_vec(),
+            reload: ["/usr/bin/foxxy-bridge", "server", "reload", "work"].map(str::to_owned).to_vec(),
             environment: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
             environment_files: Vec::new(),
             credentials: [].into(),
@@ -267,6 +277,7 @@ mod tests {
         Type = "notify"
         NotifyAccess = "main"
         ExecStart = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "start", "--config", "/home/a/50% off.json"], false)]
+        ExecReload = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "reload", "work"], false)]
         TimeoutStartUSec = uint64 30000000
         TimeoutStopUSec = uint64 20000000
         KillMode = "mixed"
@@ -291,7 +302,7 @@ mod tests {
         Description = "foxxy-bridge work"
         CollectMode = "inactive-or-failed"
         AddRef = true
-        Type = "notify"
+        Type = "notify-reload"
         NotifyAccess = "main"
         ExecStartEx = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "start", "--config", "/home/a/50% off.json"], ["no-env-expand"])]
         TimeoutStartUSec = uint64 30000000
