@@ -69,6 +69,8 @@ impl std::fmt::Debug for Bridge {
 /// What clients, upstreams and the status all look at.
 pub(crate) struct Core {
     about: About,
+    /// The config that the bridge was started with.
+    first: Arc<Config>,
     setup: RwLock<Arc<Setup>>,
     catalog: RwLock<Arc<Catalog>>,
     sessions: Sessions,
@@ -101,6 +103,7 @@ impl Bridge {
         let nothing = Setup { config: Arc::new(Config::builtin()), path: None, upstreams: IndexMap::new() };
         let core = Arc::new(Core {
             about,
+            first: Arc::new(config.clone()),
             setup: RwLock::new(Arc::new(nothing)),
             catalog: RwLock::default(),
             sessions: Sessions::default(),

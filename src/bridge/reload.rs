@@ -36,7 +36,7 @@ impl Bridge {
     ) -> Changes {
         let before = self.core.setup();
         let mut changes =
-            Changes { needs_restart: needing_restart(&before.config, &config), ..Changes::default() };
+            Changes { needs_restart: needing_restart(&self.core.first, &config), ..Changes::default() };
         let mut upstreams = IndexMap::new();
         let base = path.as_deref().and_then(Path::parent);
         for (name, server) in config.upstreams.iter().filter(|(_, server)| server.enabled) {
@@ -99,7 +99,7 @@ fn is_reached_alike(old: &config::Upstream, new: &config::Upstream) -> bool {
     old.enabled == new.enabled && bare(old) == bare(new)
 }
 
-/// The keys that differ and are looked at only when a bridge starts.
+/// The keys that differ from what the bridge was started with, and are looked at only then.
 fn needing_restart(old: &Config, new: &Config) -> Vec<String> {
     let (old, new) = (&old.bridge, &new.bridge);
     let differ = [

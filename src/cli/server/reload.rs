@@ -7,6 +7,7 @@ use super::{Context, Whose, name_of, unit};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
+use crate::instance::environment::Variables;
 use crate::instance::{Instance, Name, Paths};
 
 #[derive(Debug, Args)]
@@ -44,17 +45,18 @@ async fn reload(survey: &Survey, paths: &Paths, name: &Name, context: &Context) 
     let Some(known) = survey.get(name) else { return Err(survey.unknown(name, Exit::Failed)) };
     let config = known.config().filter(|path| path.exists());
     let instance = Instance::new(name.clone(), config.clone(), paths.clone())?;
-    let kept = |mut error: Error| {
-        error.why.push(format!("{name} goes on with the config from before"));
-        error
-    };
-    let read = context.read(config.as_deref()).map_err(kept)?;
-    // Variables that the config names only now are in this shell, not in the bridge's environment.
-    unit::write_environment(&instance, &read)?;
+    // Variables that the config names only now are in this shell, not in the bridge's environment. What is wrong with
+    // the config is for the bridge to say, so that its status says it too.
+    if let Ok(read) = context.read_with(config.as_deref(), &Variables::new()) {
+        unit::write_environment(&instance, &read)?;
+    }
     match client::reload(&instance.control_socket()).await {
         Ok(changes) => output::say(format!("reloaded {name}: {changes}")),
         Err(client::ReloadError::Refused(reason)) => {
-            return Err(kept(Error::new(Exit::BadConfig, "the bridge refuses the config").because(reason)));
+            let mut error =
+                Error::new(Exit::BadConfig, format!("{name} goes on with the config from before"));
+            error.why = reason.lines().map(str::to_owned).collect();
+            return Err(error);
         }
         Err(client::ReloadError::NotAsked(error)) => {
             return Err(Error::new(Exit::Failed, format!("the bridge `{name}` could not be asked"))

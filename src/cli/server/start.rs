@@ -81,7 +81,7 @@ pub(super) fn serve(options: &Options, context: &Context) -> Result<Exit, Error>
             // What it was given since it was started is not in its own environment.
             let given = environment::read(&own).unwrap_or_default();
             let read = again.read_with(again.config_path(&paths).as_deref(), &given);
-            read.map(served).map_err(|error| words(&error))
+            read.map(served).map_err(|invalid| words(&invalid.into()))
         }),
         detail: context.detail(),
     })?;
@@ -102,10 +102,9 @@ fn served(read: Read) -> Served {
     Served { config, path, warnings: warnings.iter().map(ToString::to_string).collect() }
 }
 
-/// An error in one line.
+/// What is wrong, and below it why.
 fn words(error: &Error) -> String {
-    let words: Vec<&str> = std::iter::once(&error.what).chain(&error.why).map(String::as_str).collect();
-    words.join(": ")
+    format!("{}:\n{}", error.what, error.why.join("\n"))
 }
 
 /// Has the service manager start a bridge.
