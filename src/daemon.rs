@@ -3,11 +3,12 @@
 mod watchdog;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bridge::{About, Bridge};
 use crate::config::Config;
 use crate::control::{Changes, Manager, Status, UpstreamState};
+use crate::host::inherited::{self, Inherited};
 use crate::host::log::{self, Detail};
 use crate::host::signals::{Hangup, Termination};
 use crate::host::{notify, port, unit};
@@ -155,7 +157,7 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
     for warning in &served.warnings {
         tracing::warn!("{warning}");
     }
-    let listener = listen(&host, port).await?;
+    let (listener, host) = listen(&host, port).await?;
     let bound = listener.local_addr().map_err(Error::Runtime)?.port();
     let socket = instance.control_socket();
     let control = Control::bind(&socket).map_err(|source| Error::File {
@@ -301,12 +303,30 @@ pub fn address(host: &str, port: u16) -> String {
     }
 }
 
-async fn listen(host: &str, port: u16) -> Result<TcpListener, Error> {
+/// The socket that is there already, from before a restart or from a `.socket` unit; else a new one.
+/// With it comes the host that clients know it by.
+async fn listen(host: &str, port: u16) -> Result<(TcpListener, String), Error> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    TcpListener::bind((host, port)).await.map_err(|source| match source.kind() {
+    let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => {
             Error::PortTaken { host: host.to_owned(), port, holder: port::holder(port) }
         }
         _ => Error::Bind { host: host.to_owned(), port, source },
-    })
+    };
+    let wanted: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(failed)?.collect();
+    for Inherited { listener, stored } in inherited::take() {
+        let bound = listener.local_addr().map_err(failed)?;
+        let fits = |wanted: &SocketAddr| wanted.ip() == bound.ip() && (port == 0 || port == bound.port());
+        if !stored || wanted.iter().any(fits) {
+            listener.set_nonblocking(true).map_err(failed)?;
+            // A `.socket` unit has its own idea of the address.
+            let host = if stored { host.to_owned() } else { bound.ip().to_string() };
+            return Ok((TcpListener::from_std(listener).map_err(failed)?, host));
+        }
+        // Another address than before the restart.
+        inherited::discard();
+    }
+    let listener = TcpListener::bind(wanted.as_slice()).await.map_err(failed)?;
+    inherited::store(&listener);
+    Ok((listener, host.to_owned()))
 }

@@ -48,6 +48,8 @@ pub(super) fn transient_properties(
     if let Some(patience) = spec.watchdog {
         unit.put("WatchdogUSec", micros(patience));
     }
+    // The listening socket is kept over a restart, so that no client is refused meanwhile.
+    unit.put("FileDescriptorStoreMax", 8_u32);
     // SIGTERM is for the bridge, which ends its upstreams itself; what is left after it gets SIGKILL.
     unit.put("KillMode", "mixed");
     // One upstream that ate all memory must not take the bridge with it.
@@ -280,6 +282,7 @@ mod tests {
         ExecReload = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "reload", "work"], false)]
         TimeoutStartUSec = uint64 30000000
         TimeoutStopUSec = uint64 20000000
+        FileDescriptorStoreMax = uint32 8
         KillMode = "mixed"
         OOMPolicy = "continue"
         Restart = "on-failure"
@@ -308,6 +311,7 @@ mod tests {
         TimeoutStartUSec = uint64 30000000
         TimeoutStopUSec = uint64 20000000
         WatchdogUSec = uint64 30000000
+        FileDescriptorStoreMax = uint32 8
         KillMode = "mixed"
         OOMPolicy = "continue"
         Restart = "on-failure"
