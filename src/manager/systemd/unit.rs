@@ -20,6 +20,9 @@ const HOPELESS_EXITS: [i32; 2] = [2, 78];
 /// Messages within 30 s before journald drops some: twice its default, for upstreams that talk a lot on stderr.
 const LOG_BURST: u32 = 20_000;
 
+/// A bridge that lives this long does not fail at once.
+const SHORT_LIFE: Duration = Duration::from_secs(3);
+
 /// Into how many steps the growth of the restart delay is cut.
 const RESTART_STEPS: u32 = 5;
 
@@ -143,7 +146,7 @@ impl Builder {
         self.put("RestartPreventExitStatus", (HOPELESS_EXITS.to_vec(), Vec::<i32>::new()));
         let (interval, burst) = match restart.attempts {
             None => (Duration::ZERO, 0),
-            Some(attempts) => start_limit(attempts, grows.unwrap_or(restart.delay), spec.start_timeout),
+            Some(attempts) => start_limit(attempts, grows.unwrap_or(restart.delay)),
         };
         self.put("StartLimitIntervalUSec", micros(interval));
         self.put("StartLimitBurst", burst);
@@ -196,11 +199,11 @@ impl Builder {
 
 /// The interval and burst with which `attempts` restarts in a row are the last.
 ///
-/// The interval must be longer than all of these tries can take, waits included, or the limit can never be reached.
-fn start_limit(attempts: u32, longest_delay: Duration, start_timeout: Duration) -> (Duration, u32) {
+/// The interval must be longer than the waits between the tries, and the time that a bridge lives which fails at once,
+/// or the limit can never be reached. It must not be much longer, for restarts by hand count as well.
+fn start_limit(attempts: u32, longest_delay: Duration) -> (Duration, u32) {
     let burst = attempts.saturating_add(1);
-    let tries = longest_delay.saturating_add(start_timeout).saturating_mul(burst);
-    (tries.saturating_add(Duration::from_secs(10)), burst)
+    (longest_delay.saturating_add(SHORT_LIFE).saturating_mul(burst), burst)
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -288,7 +291,7 @@ mod tests {
         Restart = "on-failure"
         RestartUSec = uint64 2000000
         RestartPreventExitStatus = ([2, 78], @ai [])
-        StartLimitIntervalUSec = uint64 202000000
+        StartLimitIntervalUSec = uint64 30000000
         StartLimitBurst = uint32 6
         Environment = ["PATH=/usr/bin:/bin"]
         Slice = "app.slice"
@@ -319,7 +322,7 @@ mod tests {
         RestartSteps = uint32 5
         RestartMaxDelayUSec = uint64 30000000
         RestartPreventExitStatus = ([2, 78], @ai [])
-        StartLimitIntervalUSec = uint64 370000000
+        StartLimitIntervalUSec = uint64 198000000
         StartLimitBurst = uint32 6
         Environment = ["PATH=/usr/bin:/bin"]
         EnvironmentFiles = [("/etc/foxxy-bridge/work.env", false)]
@@ -384,11 +387,11 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn the_start_limit_can_always_be_reached(attempts in 0u32..1000, delay in 0u64..3600, start in 1u64..600) {
-            let (delay, start) = (Duration::from_secs(delay), Duration::from_secs(start));
-            let (interval, burst) = start_limit(attempts, delay, start);
+        fn the_start_limit_can_always_be_reached(attempts in 0u32..1000, delay in 0u64..3600, life in 0u64..3) {
+            let (delay, life) = (Duration::from_secs(delay), Duration::from_secs(life));
+            let (interval, burst) = start_limit(attempts, delay);
             proptest::prop_assert_eq!(burst, attempts + 1);
-            proptest::prop_assert!(interval > (delay + start) * attempts + start);
+            proptest::prop_assert!(interval > (delay + life) * attempts + life);
         }
     }
 }
