@@ -1,41 +1,59 @@
 //! One bridge's life: take the lock, open the doors, say READY, serve, drain, stop.
 
+mod watchdog;
+
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, lookup_host};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bridge::{About, Bridge};
 use crate::config::Config;
-use crate::control::{Manager, Status, UpstreamState};
+use crate::control::{Changes, Manager, Status, UpstreamState};
+use crate::host::inherited::{self, Inherited};
 use crate::host::log::{self, Detail};
-use crate::host::signals::Termination;
+use crate::host::signals::{Hangup, Termination};
 use crate::host::{notify, port, unit};
-use crate::http::{self, Control, Guard};
+use crate::http::{self, Control, Guard, Order};
 use crate::instance::{Holder, Instance, Lock, LockError};
 
 /// Of the time to stop, what is kept for ending the upstreams once the clients are done.
 const FOR_UPSTREAMS: Duration = Duration::from_secs(8);
 
+/// Orders that may wait for the one before.
+const ORDERS: usize = 16;
+
 /// What to serve, and where.
-#[derive(Debug)]
 pub struct Options {
     /// Who the bridge is.
     pub instance: Instance,
-    /// What it serves, for its whole life.
-    pub config: Config,
-    /// What is to be said about the config at the start.
-    pub warnings: Vec<String>,
+    /// What it serves first.
+    pub served: Served,
+    /// How it comes by its config anew, or by the reasons why there is none; it may block.
+    pub read: Arc<dyn Fn() -> Result<Served, String> + Send + Sync>,
     /// The address to listen on: a name or an IP address.
     pub host: String,
     /// The TCP port; 0 takes a free one.
     pub port: u16,
     /// How much is logged.
     pub detail: Detail,
+}
+
+/// A config to be put in force.
+#[derive(Debug)]
+pub struct Served {
+    /// All of it.
+    pub config: Config,
+    /// Where it was read; none is the built-in default.
+    pub path: Option<PathBuf>,
+    /// What is to be said about it.
+    pub warnings: Vec<String>,
 }
 
 /// Why a bridge does not serve.
@@ -129,16 +147,17 @@ pub fn run(options: Options) -> Result<(), Error> {
 }
 
 async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
-    let Options { instance, config, warnings, host, port, .. } = options;
+    let Options { instance, served, read, host, port, .. } = options;
     let mut termination = Termination::listen().map_err(Error::Runtime)?;
+    let mut hangup = Hangup::listen().map_err(Error::Runtime)?;
     let _lock = Lock::take(&instance).map_err(|error| match error {
         LockError::Held(by) => Error::AlreadyRunning { name: instance.name().to_string(), by },
         LockError::Io { path, source } => Error::File { action: "lock", path, source },
     })?;
-    for warning in &warnings {
+    for warning in &served.warnings {
         tracing::warn!("{warning}");
     }
-    let listener = listen(&host, port).await?;
+    let (listener, host) = listen(&host, port).await?;
     let bound = listener.local_addr().map_err(Error::Runtime)?.port();
     let socket = instance.control_socket();
     let control = Control::bind(&socket).map_err(|source| Error::File {
@@ -149,43 +168,100 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
     let unit = unit::own();
     let about = About {
         name: instance.name().to_string(),
-        config: instance.config().map(|path| path.display().to_string()),
         manager: if unit.is_some() { Manager::Systemd } else { Manager::Foreground },
         unit,
         address: address(&host, bound),
     };
-    tracing::info!("serving {} (config: {})", about.address, about.config.as_deref().unwrap_or("built in"));
-    let (hosts, origins) = (strings(&config.bridge.allowed_hosts), strings(&config.bridge.allowed_origins));
-    let stop_timeout = config.bridge.daemon.stop_timeout;
-    let bridge = Arc::new(Bridge::start(config, about, recent));
+    let shown = served.path.as_ref().map_or_else(|| "built in".to_owned(), |path| path.display().to_string());
+    tracing::info!("serving {} (config: {shown})", about.address);
+    let guard = Arc::new(Guard::new(&host));
+    guard.allow(&served.config.bridge.allowed_hosts, &served.config.bridge.allowed_origins);
+    let bridge = Arc::new(Bridge::start(served.config, served.path, about, recent));
     let stop = CancellationToken::new();
-    let router = http::router(Arc::clone(&bridge), Guard::new(&host, &hosts, &origins));
+    let router = http::router(Arc::clone(&bridge), Arc::clone(&guard));
     let doors = tokio::spawn(http::serve(listener, router, stop.clone()));
-    let side_door = tokio::spawn(http::serve(control, Control::router(Arc::clone(&bridge)), stop.clone()));
-    let mut told = summary(&bridge.status());
+    let (order, mut orders) = mpsc::channel(ORDERS);
+    let side_door = Control::router(Arc::clone(&bridge), order);
+    let side_door = tokio::spawn(http::serve(control, side_door, stop.clone()));
+    let watchdog = tokio::spawn(watchdog::feed(address(&host, bound)));
+    let mut reload = Reload { bridge: &bridge, guard: &guard, read, refused: None };
+    let mut told = reload.summary();
     notify::ready(&told);
     let signal = loop {
         tokio::select! {
             signal = termination.next() => break signal,
-            () = bridge.changed() => {
-                let now = summary(&bridge.status());
-                if now != told {
-                    notify::status(&now);
-                    told = now;
-                }
+            () = hangup.next() => {
+                // Its outcome is logged, and told to the service manager.
+                let _ = reload.run().await;
             }
+            Some(Order::Reload(answer)) = orders.recv() => {
+                // Whoever asked may have gone.
+                let _ = answer.send(reload.run().await);
+            }
+            () = bridge.changed() => {}
+        }
+        let now = reload.summary();
+        if now != told {
+            notify::status(&now);
+            told = now;
         }
     };
     tracing::info!("stopping: {signal}");
+    watchdog.abort();
     notify::stopping("stopping");
     bridge.begin_stop();
     stop.cancel();
+    let stop_timeout = bridge.config().bridge.daemon.stop_timeout;
+    notify::extend_timeout(stop_timeout);
     let ending = end(&bridge, doors, side_door, stop_timeout);
     tokio::select! {
         () = ending => tracing::info!("stopped"),
         signal = termination.next() => tracing::warn!("{signal} again: ending at once"),
     }
     Ok(())
+}
+
+/// How a bridge comes by another config.
+struct Reload<'a> {
+    bridge: &'a Bridge,
+    guard: &'a Guard,
+    read: Arc<dyn Fn() -> Result<Served, String> + Send + Sync>,
+    /// Why the config on disk is not the one in force.
+    refused: Option<String>,
+}
+
+impl Reload<'_> {
+    /// Puts the whole config in force as it is on disk now, or nothing of it, and says which to the service manager.
+    async fn run(&mut self) -> Result<Changes, String> {
+        notify::reloading();
+        let read = Arc::clone(&self.read);
+        let outcome = match tokio::task::spawn_blocking(move || read()).await {
+            Ok(Ok(served)) => {
+                for warning in &served.warnings {
+                    tracing::warn!("{warning}");
+                }
+                self.guard.allow(&served.config.bridge.allowed_hosts, &served.config.bridge.allowed_origins);
+                Ok(self.bridge.reload(served.config, served.path).await)
+            }
+            Ok(Err(reason)) => Err(reason),
+            Err(fault) => Err(format!("a fault of the bridge's own: {fault}")),
+        };
+        match &outcome {
+            Ok(changes) => tracing::info!("reloaded: {changes}"),
+            Err(reason) => tracing::error!("not reloaded, the config from before stays in force: {reason}"),
+        }
+        self.refused = outcome.as_ref().err().cloned();
+        notify::ready(&self.summary());
+        outcome
+    }
+
+    fn summary(&self) -> String {
+        let mut line = summary(&self.bridge.status());
+        if let Some(reason) = &self.refused {
+            line.push_str(&format!("; the config on disk is refused: {reason}"));
+        }
+        line
+    }
 }
 
 /// Lets clients have the answers they wait for, then ends the upstreams.
@@ -217,10 +293,6 @@ fn summary(status: &Status) -> String {
     line
 }
 
-fn strings(texts: &[crate::config::Text]) -> Vec<String> {
-    texts.iter().map(|text| text.as_str().to_owned()).collect()
-}
-
 /// Where clients connect.
 #[must_use]
 pub fn address(host: &str, port: u16) -> String {
@@ -231,12 +303,30 @@ pub fn address(host: &str, port: u16) -> String {
     }
 }
 
-async fn listen(host: &str, port: u16) -> Result<TcpListener, Error> {
+/// The socket that is there already, from before a restart or from a `.socket` unit; else a new one.
+/// With it comes the host that clients know it by.
+async fn listen(host: &str, port: u16) -> Result<(TcpListener, String), Error> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    TcpListener::bind((host, port)).await.map_err(|source| match source.kind() {
+    let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => {
             Error::PortTaken { host: host.to_owned(), port, holder: port::holder(port) }
         }
         _ => Error::Bind { host: host.to_owned(), port, source },
-    })
+    };
+    let wanted: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(failed)?.collect();
+    for Inherited { listener, stored } in inherited::take() {
+        let bound = listener.local_addr().map_err(failed)?;
+        let fits = |wanted: &SocketAddr| wanted.ip() == bound.ip() && (port == 0 || port == bound.port());
+        if !stored || wanted.iter().any(fits) {
+            listener.set_nonblocking(true).map_err(failed)?;
+            // A `.socket` unit has its own idea of the address.
+            let host = if stored { host.to_owned() } else { bound.ip().to_string() };
+            return Ok((TcpListener::from_std(listener).map_err(failed)?, host));
+        }
+        // Another address than before the restart.
+        inherited::discard();
+    }
+    let listener = TcpListener::bind(wanted.as_slice()).await.map_err(failed)?;
+    inherited::store(&listener);
+    Ok((listener, host.to_owned()))
 }

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::upstream::{Item, Lists, Offer, Upstream};
 use super::wire::{self, Edit};
-use crate::config::{Bridge as BridgeConfig, ConflictResolution};
+use crate::config::{self, Config, ConflictResolution, Text};
 
 /// The longest tool or prompt name (MCP 2026-07-28; older revisions set no limit).
 const LONGEST_NAME: usize = 128;
@@ -46,36 +46,42 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     /// Puts the offers together, in the order of the config.
-    pub(crate) fn build(upstreams: impl Iterator<Item = Arc<Upstream>>, config: &BridgeConfig) -> Self {
-        let mut all: Vec<(Arc<Upstream>, Arc<Offer>)> =
-            upstreams.map(|upstream| (Arc::clone(&upstream), upstream.offer())).collect();
+    pub(crate) fn build<'a>(upstreams: impl Iterator<Item = &'a Arc<Upstream>>, config: &Config) -> Self {
+        let of = |upstream: &Upstream| config.upstreams.get(&upstream.spec.name);
+        let mut all: Vec<(&Arc<Upstream>, Arc<Offer>)> =
+            upstreams.map(|upstream| (upstream, upstream.offer())).collect();
         // Stable: where priorities are equal, the order of the config decides.
-        all.sort_by_key(|(upstream, _)| upstream.spec.priority);
+        all.sort_by_key(|(upstream, _)| of(upstream).map(|config| config.priority));
         let mut catalog = Self::default();
-        let shared = &config.aggregation;
-        let named = |list: fn(&Offer) -> &[Item], space: fn(&Upstream) -> Option<&str>, wanted: bool| {
+        let (bridge, shared) = (&config.bridge, &config.bridge.aggregation);
+        let named = |list: fn(&Offer) -> &[Item], own: fn(&config::Upstream) -> Option<&Text>| {
             let entries: Vec<Entry<'_>> = all
                 .iter()
-                .filter(|_| wanted)
                 .flat_map(|(upstream, offer)| {
-                    list(offer).iter().map(move |item| Entry { upstream, namespace: space(upstream), item })
+                    let namespace = match of(upstream).and_then(own).map(Text::as_str) {
+                        Some(own) => Some(own).filter(|own| !own.is_empty()),
+                        None => bridge.default_namespace.then_some(upstream.spec.name.as_str()),
+                    };
+                    list(offer).iter().map(move |item| Entry { upstream, namespace, item })
                 })
                 .collect();
-            publish(&entries, config.conflict_resolution)
+            publish(&entries, bridge.conflict_resolution)
         };
-        let (routes, raws) =
-            named(|offer| &offer.tools, |upstream| upstream.spec.tools_as.as_deref(), shared.tools);
-        catalog.tools = routes;
-        catalog.tools_list = listing("tools", &raws);
-        let (routes, raws) =
-            named(|offer| &offer.prompts, |upstream| upstream.spec.prompts_as.as_deref(), shared.prompts);
-        catalog.prompts = routes;
-        catalog.prompts_list = listing("prompts", &raws);
+        let (mut tool_list, mut prompt_list) = (Vec::new(), Vec::new());
+        if shared.tools {
+            (catalog.tools, tool_list) = named(|offer| &offer.tools, |config| config.tool_namespace.as_ref());
+        }
+        if shared.prompts {
+            (catalog.prompts, prompt_list) =
+                named(|offer| &offer.prompts, |config| config.prompt_namespace.as_ref());
+        }
+        catalog.tools_list = listing("tools", &tool_list);
+        catalog.prompts_list = listing("prompts", &prompt_list);
         catalog.add_resources(if shared.resources { &all } else { &[] });
         catalog
     }
 
-    fn add_resources(&mut self, all: &[(Arc<Upstream>, Arc<Offer>)]) {
+    fn add_resources(&mut self, all: &[(&Arc<Upstream>, Arc<Offer>)]) {
         let (mut resources, mut templates) = (Vec::new(), Vec::new());
         let mut seen = HashSet::new();
         for (upstream, offer) in all {
@@ -101,7 +107,7 @@ impl Catalog {
         let mut having =
             all.iter().filter(|(_, offer)| !offer.resources.is_empty() || !offer.templates.is_empty());
         self.sole = match (having.next(), having.next()) {
-            (Some((only, _)), None) => Some(Arc::clone(only)),
+            (Some((only, _)), None) => Some(Arc::clone(*only)),
             _ => None,
         };
     }

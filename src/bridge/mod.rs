@@ -1,14 +1,15 @@
 //! The relay: clients' sessions on one side, upstreams on the other, and the catalog between them.
 
 mod catalog;
+mod reload;
 mod router;
 mod session;
 mod upstream;
 mod wire;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use self::catalog::Catalog;
 pub use self::router::{Exchange, Handled, NewSession};
 use self::session::{LogLevel, Sessions};
 pub use self::session::{Session, View};
-use self::upstream::{Builtin, Hub, Lists, Spec, Upstream};
+use self::upstream::{Builtin, Hub, Lists, Upstream};
 use crate::config::Config;
 use crate::control::{BridgeState, Manager, Status, UpstreamState, UpstreamStatus};
 use crate::host::log::Recent;
@@ -43,8 +44,6 @@ const SWEEP: Duration = Duration::from_secs(60);
 pub struct About {
     /// The instance's name.
     pub name: String,
-    /// The config in force; none is the built-in default.
-    pub config: Option<String>,
     /// What keeps the process running.
     pub manager: Manager,
     /// The unit that it runs in.
@@ -54,19 +53,25 @@ pub struct About {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub struct Bridge {
     core: Arc<Core>,
-    disabled: Vec<UpstreamStatus>,
+    builtin: Builtin,
+    hub: Arc<dyn Hub>,
     running: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl std::fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bridge").field("core", &self.core).finish_non_exhaustive()
+    }
 }
 
 /// What clients, upstreams and the status all look at.
 pub(crate) struct Core {
     about: About,
-    config: Arc<Config>,
-    /// In the order of the config.
-    upstreams: OnceLock<IndexMap<String, Arc<Upstream>>>,
+    /// The config that the bridge was started with.
+    first: Arc<Config>,
+    setup: RwLock<Arc<Setup>>,
     catalog: RwLock<Arc<Catalog>>,
     sessions: Sessions,
     began: Instant,
@@ -74,7 +79,15 @@ pub(crate) struct Core {
     settled: AtomicBool,
     stopping: CancellationToken,
     changed: Notify,
-    disabled: Vec<UpstreamStatus>,
+}
+
+/// The config in force and the upstreams that it asks for. A reload puts another one in its place.
+pub(crate) struct Setup {
+    config: Arc<Config>,
+    /// Where it was read; none is the built-in default.
+    path: Option<PathBuf>,
+    /// Those that are enabled, in the order of the config.
+    upstreams: IndexMap<String, Arc<Upstream>>,
 }
 
 impl std::fmt::Debug for Core {
@@ -84,20 +97,14 @@ impl std::fmt::Debug for Core {
 }
 
 impl Bridge {
-    /// Starts to connect the upstreams of the config; needs a tokio runtime.
+    /// Starts to connect the upstreams of a config that was read from `path`; needs a tokio runtime.
     #[must_use]
-    pub fn start(config: Config, about: About, log: &Recent) -> Self {
-        let config = Arc::new(config);
-        let disabled: Vec<_> = config
-            .upstreams
-            .iter()
-            .filter(|(_, server)| !server.enabled)
-            .map(|(name, server)| disabled(name, server))
-            .collect();
+    pub fn start(config: Config, path: Option<PathBuf>, about: About, log: &Recent) -> Self {
+        let nothing = Setup { config: Arc::new(Config::builtin()), path: None, upstreams: IndexMap::new() };
         let core = Arc::new(Core {
             about,
-            config: Arc::clone(&config),
-            upstreams: OnceLock::new(),
+            first: Arc::new(config.clone()),
+            setup: RwLock::new(Arc::new(nothing)),
             catalog: RwLock::default(),
             sessions: Sessions::default(),
             began: Instant::now(),
@@ -105,31 +112,19 @@ impl Bridge {
             settled: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             changed: Notify::new(),
-            disabled: disabled.clone(),
         });
         let weak = Arc::downgrade(&core);
         let status = Arc::new(move || weak.upgrade().map(|core| core.status()));
-        let builtin = Builtin::new(status, log.clone());
-        let hub: Arc<dyn Hub> = Arc::new(Ear(Arc::downgrade(&core)));
-        let base = core.about.config.as_deref().and_then(|path| Path::new(path).parent());
-        let upstreams: IndexMap<_, _> = config
-            .upstreams
-            .iter()
-            .filter(|(_, server)| server.enabled)
-            .map(|(name, server)| {
-                let spec = Spec::new(name, server, &config.bridge, base, &builtin);
-                (name.clone(), Upstream::new(spec, Arc::clone(&hub)))
-            })
-            .collect();
         let mut running = JoinSet::new();
-        for upstream in upstreams.values() {
-            running.spawn(Arc::clone(upstream).run());
-        }
-        // The only time that it is set.
-        let _ = core.upstreams.set(upstreams);
-        core.rebuild();
         running.spawn(Arc::clone(&core).sweep());
-        Self { core, disabled, running: tokio::sync::Mutex::new(running) }
+        let bridge = Self {
+            builtin: Builtin::new(status, log.clone()),
+            hub: Arc::new(Ear(Arc::downgrade(&core))),
+            core,
+            running: tokio::sync::Mutex::new(JoinSet::new()),
+        };
+        bridge.put_in_force(config, path, &mut running);
+        Self { running: tokio::sync::Mutex::new(running), ..bridge }
     }
 
     /// How it stands.
@@ -143,16 +138,22 @@ impl Bridge {
         self.core.changed.notified().await;
     }
 
+    /// The config in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.core.setup().config)
+    }
+
     /// Whether there is an enabled upstream of that name.
     #[must_use]
     pub fn has(&self, upstream: &str) -> bool {
-        self.core.upstreams().contains_key(upstream)
+        self.core.setup().upstreams.contains_key(upstream)
     }
 
     /// Whether there is one of that name that the config disables.
     #[must_use]
     pub fn is_disabled(&self, upstream: &str) -> bool {
-        self.disabled.iter().any(|status| status.name == upstream)
+        self.core.setup().config.upstreams.get(upstream).is_some_and(|upstream| !upstream.enabled)
     }
 
     /// The session of that id.
@@ -178,7 +179,8 @@ impl Bridge {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.core
-            .upstreams()
+            .setup()
+            .upstreams
             .values()
             .filter_map(|upstream| upstream.live())
             .map(|live| live.connection.in_flight())
@@ -188,18 +190,18 @@ impl Bridge {
     /// Ends all upstreams, and returns when their processes are gone.
     pub async fn stop(&self) {
         self.begin_stop();
-        for upstream in self.core.upstreams().values() {
+        // First the lock: a reload that is under way may yet start one.
+        let mut running = self.running.lock().await;
+        for upstream in self.core.setup().upstreams.values() {
             upstream.stop();
         }
-        let mut running = self.running.lock().await;
         while running.join_next().await.is_some() {}
     }
 }
 
 impl Core {
-    fn upstreams(&self) -> &IndexMap<String, Arc<Upstream>> {
-        static NONE: OnceLock<IndexMap<String, Arc<Upstream>>> = OnceLock::new();
-        self.upstreams.get().unwrap_or_else(|| NONE.get_or_init(IndexMap::new))
+    fn setup(&self) -> Arc<Setup> {
+        Arc::clone(&self.setup.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -212,7 +214,7 @@ impl Core {
             return;
         }
         let all = async {
-            for upstream in self.upstreams().values() {
+            for upstream in self.setup().upstreams.values() {
                 upstream.settled().await;
             }
         };
@@ -222,19 +224,40 @@ impl Core {
 
     /// Makes the catalog anew, and says what became different.
     fn rebuild(&self) -> Lists {
-        let new = Catalog::build(self.upstreams().values().cloned(), &self.config.bridge);
+        let setup = self.setup();
+        let new = Catalog::build(setup.upstreams.values(), &setup.config);
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
         let changed = catalog.difference(&new);
         *catalog = Arc::new(new);
         changed
     }
 
+    /// Tells the sessions which lists became different: those of all upstreams together, and those of one.
+    fn tell_changed(&self, shared: Lists, of: impl Fn(&str) -> Lists) {
+        for session in self.sessions.list() {
+            let changed = match &session.view {
+                View::All => shared,
+                View::One(name) => of(name),
+            };
+            let kinds =
+                [(changed.tools, "tools"), (changed.resources, "resources"), (changed.prompts, "prompts")];
+            for (_, kind) in kinds.iter().filter(|(changed, _)| *changed) {
+                let message = wire::notification(&format!("notifications/{kind}/list_changed"), "");
+                session.push(&message.into(), true);
+            }
+        }
+    }
+
     /// Takes back what those sessions wanted of upstreams.
     fn forget(&self, over: &[Arc<Session>]) {
         for (upstream, uri) in over.iter().flat_map(|session| session.subscriptions()) {
             let wanted = self.sessions.list().iter().any(|session| session.is_subscribed(&upstream, &uri));
-            let live =
-                self.upstreams().get(&upstream).filter(|_| !wanted).and_then(|upstream| upstream.live());
+            let live = self
+                .setup()
+                .upstreams
+                .get(&upstream)
+                .filter(|_| !wanted)
+                .and_then(|upstream| upstream.live());
             if let Some(live) = live {
                 tokio::spawn(async move { live.subscribe(&uri, false).await });
             }
@@ -257,13 +280,15 @@ impl Core {
     }
 
     fn status(&self) -> Status {
-        let live = self.upstreams().values().map(|upstream| upstream.status());
-        let mut upstreams: Vec<UpstreamStatus> = live.chain(self.disabled.iter().cloned()).collect();
-        upstreams.sort_by_key(|upstream| self.config.upstreams.get_index_of(&upstream.name));
+        let setup = self.setup();
+        let upstreams = setup.config.upstreams.iter().map(|(name, server)| match setup.upstreams.get(name) {
+            Some(upstream) => upstream.status(),
+            None => disabled(name, server),
+        });
         let stopping = self.stopping.is_cancelled();
         let mut status = Status {
             name: self.about.name.clone(),
-            config: self.about.config.clone(),
+            config: setup.path.as_ref().map(|path| path.display().to_string()),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             manager: self.about.manager,
@@ -275,7 +300,7 @@ impl Core {
             uptime_seconds: self.began.elapsed().as_secs(),
             sessions: self.sessions.count(),
             path: std::env::var("PATH").unwrap_or_default(),
-            upstreams,
+            upstreams: upstreams.collect(),
         };
         let (connected, all) = status.connected();
         status.healthy = connected == all && !stopping;
@@ -308,19 +333,7 @@ impl Hub for Ear {
     fn offer_changed(&self, upstream: &str, lists: Lists) {
         let Some(core) = self.0.upgrade() else { return };
         let shared = core.rebuild();
-        for session in core.sessions.list() {
-            let changed = match &session.view {
-                View::All => shared,
-                View::One(name) if name == upstream => lists,
-                View::One(_) => continue,
-            };
-            let kinds =
-                [(changed.tools, "tools"), (changed.resources, "resources"), (changed.prompts, "prompts")];
-            for (_, kind) in kinds.iter().filter(|(changed, _)| *changed) {
-                let message = wire::notification(&format!("notifications/{kind}/list_changed"), "");
-                session.push(&message.into(), true);
-            }
-        }
+        core.tell_changed(shared, |name| if name == upstream { lists } else { Lists::default() });
     }
 
     fn state_changed(&self) {

@@ -99,6 +99,13 @@ impl Bridge {
         }
     }
 
+    /// Whether the relay answers, by the way that a client's message takes.
+    pub async fn answers(&self) -> bool {
+        let session = Arc::new(Session::unlisted(LATEST_PROTOCOL));
+        let ping = wire::request(0, "ping", "{}");
+        matches!(self.core.take(&session, &ping, false).await, Taken::Answer(_))
+    }
+
     /// Takes one message of a session, or a batch of them. `streams` is whether progress can be told.
     pub async fn handle(&self, session: &Arc<Session>, message: Bytes, streams: bool) -> Handled {
         let Ok(text) = std::str::from_utf8(&message) else {
@@ -230,7 +237,7 @@ impl Core {
             _ => {}
         }
         let (upstream, rename) = match &session.view {
-            View::One(name) => match self.upstreams().get(name) {
+            View::One(name) => match self.setup().upstreams.get(name) {
                 Some(upstream) => (Arc::clone(upstream), None),
                 None => {
                     return Err((wire::INTERNAL_ERROR, format!("there is no upstream `{name}` any more")));
@@ -273,7 +280,7 @@ impl Core {
     /// Tells all upstreams the most verbose level that any client wants.
     fn spread_level(&self) {
         let Some(level) = self.sessions.level() else { return };
-        for upstream in self.upstreams().values() {
+        for upstream in self.setup().upstreams.values() {
             let Some(live) = upstream.live().filter(|live| live.server.offers("logging")) else { continue };
             tokio::spawn(async move { live.set_level(level.name()).await });
         }
@@ -281,7 +288,8 @@ impl Core {
 
     /// The answer to `initialize` at `/mcp`.
     fn welcome(&self, protocol: &str) -> String {
-        let shared = &self.config.bridge.aggregation;
+        let setup = self.setup();
+        let shared = &setup.config.bridge.aggregation;
         let mut capabilities = json!({ "logging": {}, "completions": {} });
         if shared.tools {
             capabilities["tools"] = json!({ "listChanged": true });
@@ -298,7 +306,8 @@ impl Core {
             "serverInfo": { "name": "foxxy-bridge", "version": env!("CARGO_PKG_VERSION") },
         });
         let instructions: Vec<String> = self
-            .upstreams()
+            .setup()
+            .upstreams
             .values()
             .filter_map(|upstream| {
                 let live = upstream.live()?;
@@ -314,7 +323,12 @@ impl Core {
 
     /// The answer to `initialize` at `/mcp/NAME`: what that upstream said, as it said it.
     async fn welcome_to(&self, name: &str, protocol: &str) -> Result<String, String> {
-        let upstream = self.upstreams().get(name).ok_or_else(|| format!("there is no upstream `{name}`"))?;
+        let upstream = self
+            .setup()
+            .upstreams
+            .get(name)
+            .cloned()
+            .ok_or_else(|| format!("there is no upstream `{name}`"))?;
         let live = upstream.reach().await.map_err(|error| error.to_string())?;
         let mut welcome =
             format!(r#"{{"protocolVersion":"{protocol}","capabilities":{}"#, live.server.capabilities);

@@ -102,6 +102,11 @@ impl Session {
         Self { id, view, protocol, state: Mutex::new(state), woken: Notify::new(), open: AtomicUsize::new(0) }
     }
 
+    /// A session that no client has.
+    pub(crate) fn unlisted(protocol: &'static str) -> Self {
+        Self::new(String::new(), View::All, protocol)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

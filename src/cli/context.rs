@@ -1,13 +1,13 @@
 //! What a command line means on this machine: which folders, which config, which instance.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::output;
-use crate::config::{self, Choice, Loaded, Sources};
+use crate::config::{self, Choice, Invalid, Loaded, Sources};
 use crate::host::{self, log::Detail};
+use crate::instance::environment::Variables;
 use crate::instance::{self, Instance, Name, Paths, Scope, lock};
 
 /// The options that all commands have.
@@ -25,7 +25,7 @@ pub(crate) struct Read {
     /// The config.
     pub(crate) loaded: Loaded,
     /// The variables of this process that the config names and that are set.
-    pub(crate) variables: BTreeMap<String, String>,
+    pub(crate) variables: Variables,
 }
 
 impl Context {
@@ -67,27 +67,31 @@ impl Context {
         Ok(Instance::resolve(paths.clone(), self.config.as_deref(), name, holder)?)
     }
 
-    /// Reads the config at that path, or the built-in one.
+    /// Reads the config at that path, or the built-in one. When it cannot be, what could be better is told at once, as
+    /// the error has only what must be.
     pub(crate) fn read(&self, path: Option<&Path>) -> Result<Read, Error> {
+        self.read_with(path, &Variables::new()).map_err(|invalid| {
+            for warning in &invalid.warnings {
+                output::warn(warning.to_string());
+            }
+            invalid.into()
+        })
+    }
+
+    /// Reads the config with variables that come before those of this process.
+    pub(crate) fn read_with(&self, path: Option<&Path>, first: &Variables) -> Result<Read, Invalid> {
         let Some(path) = path else {
-            return Ok(Read { loaded: Loaded::builtin(), variables: BTreeMap::new() });
+            return Ok(Read { loaded: Loaded::builtin(), variables: Variables::new() });
         };
-        let variables = RefCell::new(BTreeMap::new());
+        let variables = RefCell::new(Variables::new());
         let env = |name: &str| {
-            let value = std::env::var(name).ok()?;
+            let value = first.get(name).cloned().or_else(|| std::env::var(name).ok())?;
             variables.borrow_mut().insert(name.to_owned(), value.clone());
             Some(value)
         };
         let sources =
             Sources { env: &env, home: std::env::home_dir(), credentials: host::credentials::folder() };
-        match config::load(path, &sources) {
-            Ok(loaded) => Ok(Read { loaded, variables: variables.into_inner() }),
-            Err(invalid) => {
-                for warning in &invalid.warnings {
-                    output::warn(warning.to_string());
-                }
-                Err(invalid.into())
-            }
-        }
+        let loaded = config::load(path, &sources)?;
+        Ok(Read { loaded, variables: variables.into_inner() })
     }
 }

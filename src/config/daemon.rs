@@ -71,7 +71,7 @@ impl Default for Daemon {
             environment_file: None,
             credentials: IndexMap::new(),
             sandbox: Sandbox::Auto,
-            watchdog: Duration::ZERO,
+            watchdog: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(20),
         }
     }
@@ -119,7 +119,7 @@ pub struct Restart {
 
 impl Default for Restart {
     fn default() -> Self {
-        Self { attempts: 5, delay: Duration::from_secs(2), max_delay: Duration::from_secs(60) }
+        Self { attempts: 10, delay: Duration::from_secs(2), max_delay: Duration::from_secs(15) }
     }
 }
 

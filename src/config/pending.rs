@@ -34,7 +34,6 @@ const PENDING: &[Row] = &[
     ("bridge.daemon.log", None),
     ("bridge.daemon.credentials", None),
     ("bridge.daemon.sandbox", None),
-    ("bridge.daemon.watchdog", None),
     ("bridge.daemon.manager", Some("pidfile")),
 ];
 

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustix::process::Pid;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::Status;
+use super::{Changes, Status};
 
 /// How long a bridge may take to answer; one that serves answers in a few milliseconds.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long it may take to put another config in force.
+const RELOADING: Duration = Duration::from_secs(30);
 /// More than any status takes.
 const MAX_ANSWER: usize = 16 << 20;
 
@@ -49,6 +51,42 @@ pub enum AskError {
     },
 }
 
+/// Why a bridge did not reload.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// It was not asked, or did not answer.
+    #[error(transparent)]
+    NotAsked(#[from] AskError),
+    /// It goes on with the config from before, for this reason.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Has the bridge behind that socket read its config anew.
+pub async fn reload(socket: &Path) -> Result<Changes, ReloadError> {
+    let path = || socket.display().to_string();
+    let strange = |reason: String| AskError::Strange { path: path(), reason };
+    let asked = async {
+        let stream = connect(socket).await?;
+        exchange(stream, Method::POST, "/reload").await.map_err(strange)
+    };
+    let (code, body) =
+        tokio::time::timeout(RELOADING, asked).await.map_err(|_| AskError::Silent { path: path() })??;
+    if code == StatusCode::UNPROCESSABLE_ENTITY {
+        let reason = serde_json::from_slice::<Refusal>(&body).map(|refusal| refusal.error);
+        return Err(ReloadError::Refused(reason.unwrap_or_default()));
+    }
+    if !code.is_success() {
+        return Err(strange(format!("HTTP {code}")).into());
+    }
+    Ok(serde_json::from_slice(&body).map_err(|error| strange(error.to_string()))?)
+}
+
+#[derive(serde::Deserialize)]
+struct Refusal {
+    error: String,
+}
+
 /// The status of the bridge behind that socket, and the process that the kernel says is listening there.
 pub async fn status(socket: &Path) -> Result<(Status, Option<Pid>), AskError> {
     let path = socket.display().to_string();
@@ -62,8 +100,8 @@ pub async fn peer(socket: &Path) -> std::io::Result<Pid> {
     pid.ok_or_else(|| std::io::Error::other("the process is in another PID namespace"))
 }
 
-/// Whether a bridge answers at the address that it gives its clients.
-pub async fn ready(address: &str) -> Result<(), String> {
+/// Whether a bridge answers with success to a GET of `path` at the address that it gives its clients.
+pub async fn answers(address: &str, path: &str) -> Result<(), String> {
     let url: hyper::Uri = address.parse().map_err(|error| format!("not an address: {error}"))?;
     let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     // What listens on all addresses is asked on the one that is surely there.
@@ -76,24 +114,29 @@ pub async fn ready(address: &str) -> Result<(), String> {
         let stream = TcpStream::connect((host, url.port_u16().unwrap_or(80)))
             .await
             .map_err(|error| error.to_string())?;
-        let (code, _) = get(stream, "/readyz").await?;
+        let (code, _) = exchange(stream, Method::GET, path).await?;
         if code.is_success() { Ok(()) } else { Err(format!("HTTP {code}")) }
     };
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err("it says nothing".to_owned()))
 }
 
-async fn ask(socket: &Path, target: &str) -> Result<(Status, Option<Pid>), AskError> {
+async fn connect(socket: &Path) -> Result<UnixStream, AskError> {
     let path = || socket.display().to_string();
-    let strange = |reason: String| AskError::Strange { path: path(), reason };
-    let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
+    UnixStream::connect(socket).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => AskError::NotPermitted { path: path() },
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
             AskError::NotRunning { path: path() }
         }
-        _ => strange(error.to_string()),
-    })?;
+        _ => AskError::Strange { path: path(), reason: error.to_string() },
+    })
+}
+
+async fn ask(socket: &Path, target: &str) -> Result<(Status, Option<Pid>), AskError> {
+    let path = || socket.display().to_string();
+    let strange = |reason: String| AskError::Strange { path: path(), reason };
+    let stream = connect(socket).await?;
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(Pid::from_raw);
-    let (code, body) = get(stream, target).await.map_err(strange)?;
+    let (code, body) = exchange(stream, Method::GET, target).await.map_err(strange)?;
     if !code.is_success() {
         return Err(strange(format!("HTTP {code}")));
     }
@@ -101,15 +144,17 @@ async fn ask(socket: &Path, target: &str) -> Result<(Status, Option<Pid>), AskEr
     Ok((status, pid))
 }
 
-/// One GET on a connection of its own.
-async fn get(
+/// One request on a connection of its own.
+async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
+    method: Method,
     target: &str,
 ) -> Result<(StatusCode, Bytes), String> {
     let words = |error: hyper::Error| error.to_string();
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
-    let request = Request::get(target).header("host", "localhost").body(Empty::<Bytes>::new());
+    let request = Request::builder().method(method).uri(target).header("host", "localhost");
+    let request = request.body(Empty::<Bytes>::new());
     let request = request.map_err(|error| error.to_string())?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(words)?;

@@ -2,6 +2,8 @@
 
 pub mod client;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// A running bridge, as it sees itself.
@@ -78,6 +80,37 @@ pub struct UpstreamStatus {
     pub in_flight: usize,
     /// Connections after the first.
     pub restarts: u32,
+}
+
+/// What a reload has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// Servers that are new.
+    pub added: Vec<String>,
+    /// Servers that are gone.
+    pub removed: Vec<String>,
+    /// Servers that are connected anew, as they are reached in another way.
+    pub changed: Vec<String>,
+    /// Keys whose new value is in force after a restart only.
+    pub needs_restart: Vec<String>,
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lists = [("added", &self.added), ("removed", &self.removed), ("changed", &self.changed)];
+        let mut parts: Vec<String> = lists
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what} {}", names.join(", ")))
+            .collect();
+        if parts.is_empty() {
+            parts.push("no server touched".to_owned());
+        }
+        if !self.needs_restart.is_empty() {
+            parts.push(format!("a restart is needed for {}", self.needs_restart.join(", ")));
+        }
+        f.write_str(&parts.join("; "))
+    }
 }
 
 /// What keeps a bridge running.

@@ -4,6 +4,7 @@
 //! this room sees either.
 
 pub mod credentials;
+pub mod inherited;
 pub mod log;
 pub mod notify;
 pub mod path;

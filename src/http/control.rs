@@ -1,4 +1,4 @@
-//! The control socket: the same status, for the command line of the same user.
+//! The control socket: the same status, and orders, for the command line of the same user.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::response::Response;
+use axum::routing::{get, post};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Listener, Refusal, status};
+use super::{Listener, Refusal, json, status};
 use crate::bridge::Bridge;
+use crate::control::Changes;
 
 /// The socket, gone from its folder when this is dropped.
 #[derive(Debug)]
@@ -33,12 +36,32 @@ impl Control {
         Ok(Self { listener, path: path.to_owned() })
     }
 
-    /// What it answers.
-    pub fn router(bridge: Arc<Bridge>) -> Router {
+    /// What it answers; orders are handed on.
+    pub fn router(bridge: Arc<Bridge>, orders: mpsc::Sender<Order>) -> Router {
         Router::new()
             .route("/status", get(status::status))
+            .route("/reload", post(move || reload(orders.clone())))
             .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "this bridge does not know that order"))
             .with_state(bridge)
+    }
+}
+
+/// What a bridge is told to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Read the config anew, and say what became of it: what has changed, or why the config is refused.
+    Reload(oneshot::Sender<Result<Changes, String>>),
+}
+
+async fn reload(orders: mpsc::Sender<Order>) -> Result<Response, Refusal> {
+    let gone = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the bridge is stopping");
+    let (answer, outcome) = oneshot::channel();
+    orders.send(Order::Reload(answer)).await.map_err(|_| gone())?;
+    let changes = outcome.await.map_err(|_| gone())?;
+    let changes = changes.map_err(|reason| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason))?;
+    match serde_json::to_string(&changes) {
+        Ok(body) => Ok(json(StatusCode::OK, body)),
+        Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 

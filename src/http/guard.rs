@@ -1,12 +1,22 @@
 //! Who may come in: a request must name this bridge by an address that no web site can claim.
 
 use std::net::IpAddr;
+use std::sync::{PoisonError, RwLock};
+
+use crate::config::Text;
 
 /// Which names of the bridge, and which web origins, are let in.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Guard {
+    bound: String,
     /// Whether only this machine can connect at all.
     loopback: bool,
+    allowed: RwLock<Allowed>,
+}
+
+/// What the config lets in on top.
+#[derive(Debug, Default)]
+struct Allowed {
     hosts: Vec<String>,
     origins: Vec<String>,
 }
@@ -28,14 +38,24 @@ pub enum Refused {
 }
 
 impl Guard {
-    /// A guard for a bridge on that address, with more names and origins from the config.
+    /// A guard for a bridge on that address.
     #[must_use]
-    pub fn new(bound: &str, hosts: &[String], origins: &[String]) -> Self {
-        let lower =
-            |list: &[String]| list.iter().map(|item| item.trim_end_matches('/').to_lowercase()).collect();
-        let mut guard = Self { loopback: is_loopback(bound), hosts: lower(hosts), origins: lower(origins) };
-        guard.hosts.push(bound.to_lowercase());
-        guard
+    pub fn new(bound: &str) -> Self {
+        Self { bound: bound.to_lowercase(), loopback: is_loopback(bound), allowed: RwLock::default() }
+    }
+
+    /// Lets these names and origins in, and none that were before.
+    pub fn allow(&self, hosts: &[Text], origins: &[Text]) {
+        let lower = |list: &[Text]| {
+            list.iter().map(|item| item.as_str().trim_end_matches('/').to_lowercase()).collect()
+        };
+        let allowed = Allowed { hosts: lower(hosts), origins: lower(origins) };
+        *self.allowed.write().unwrap_or_else(PoisonError::into_inner) = allowed;
+    }
+
+    fn is_listed(&self, list: fn(&Allowed) -> &[String], wanted: impl Fn(&str) -> bool) -> bool {
+        let allowed = self.allowed.read().unwrap_or_else(PoisonError::into_inner);
+        list(&allowed).iter().any(|item| item == "*" || wanted(item))
     }
 
     /// Checks a request by its two headers.
@@ -54,7 +74,7 @@ impl Guard {
     /// without a dot, so that what is enough for a host is not enough here.
     pub(crate) fn allows_origin(&self, origin: &str, host: &str) -> bool {
         let origin = origin.to_lowercase();
-        if self.origins.iter().any(|allowed| *allowed == origin || allowed == "*") {
+        if self.is_listed(|allowed| &allowed.origins, |allowed| allowed == origin) {
             return true;
         }
         let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
@@ -68,9 +88,11 @@ impl Guard {
 
     fn allows_host(&self, host: &str) -> bool {
         let Some(name) = without_port(host) else { return false };
-        let name = name.to_lowercase();
-        let allowed = |known: &String| *known == name || *known == host.to_lowercase() || known == "*";
-        if is_loopback(&name) || self.hosts.iter().any(allowed) {
+        let (name, host) = (name.to_lowercase(), host.to_lowercase());
+        if is_loopback(&name) || name == self.bound {
+            return true;
+        }
+        if self.is_listed(|allowed| &allowed.hosts, |allowed| allowed == name || allowed == host) {
             return true;
         }
         // Bound to a network: an address, or a name without a dot, is nothing that a site in the web can have.
@@ -109,7 +131,9 @@ mod tests {
     use super::*;
 
     fn local() -> Guard {
-        Guard::new("127.0.0.1", &["bridge.example.org".to_owned()], &["https://app.example.org/".to_owned()])
+        let guard = Guard::new("127.0.0.1");
+        guard.allow(&["bridge.example.org".into()], &["https://app.example.org/".into()]);
+        guard
     }
 
     #[test]
@@ -168,8 +192,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_allowed_anew_replaces_what_was() {
+        let guard = local();
+        guard.allow(&["other.example.org".into()], &[]);
+        assert_eq!(guard.check(Some("other.example.org"), None), Ok(()));
+        assert!(guard.check(Some("bridge.example.org"), None).is_err());
+        assert!(guard.check(Some("localhost"), Some("https://app.example.org")).is_err());
+    }
+
+    #[test]
     fn on_a_network_addresses_and_bare_names_are_enough() {
-        let guard = Guard::new("0.0.0.0", &[], &[]);
+        let guard = Guard::new("0.0.0.0");
         for host in ["192.168.1.5:8080", "bridge:8080", "[fd00::1]:80", "localhost"] {
             assert_eq!(guard.check(Some(host), None), Ok(()), "{host}");
         }

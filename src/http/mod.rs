@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
-pub use self::control::Control;
+pub use self::control::{Control, Order};
 pub use self::guard::Guard;
 pub use self::serve::{Listener, serve};
 use crate::bridge::Bridge;
@@ -44,8 +44,7 @@ impl IntoResponse for Refusal {
 }
 
 /// All that a bridge answers over TCP.
-pub fn router(bridge: Arc<Bridge>, guard: Guard) -> Router {
-    let guard = Arc::new(guard);
+pub fn router(bridge: Arc<Bridge>, guard: Arc<Guard>) -> Router {
     let origins = Arc::clone(&guard);
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, request| {
@@ -57,7 +56,7 @@ pub fn router(bridge: Arc<Bridge>, guard: Guard) -> Router {
         .expose_headers([mcp::SESSION]);
     Router::new()
         .merge(mcp::routes())
-        .route("/livez", get(async || "ok\n"))
+        .route("/livez", get(status::livez))
         .route("/readyz", get(status::readyz))
         .route("/status", get(status::status))
         .fallback(async || {

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 const MAX_CONNECTIONS: usize = 8192;
 /// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(30);
+/// How long a connection without a request may live on when the bridge stops.
+const FIRST_WORD: Duration = Duration::from_millis(250);
 /// The pause after a connection could not be taken, as when there are too many open files.
 const BREATHER: Duration = Duration::from_millis(100);
 /// A peer that acknowledges nothing for so long is gone, whatever its streams say.
@@ -90,14 +93,28 @@ async fn converse(
     router: Router,
     stop: CancellationToken,
 ) {
+    let begun = Arc::new(Notify::new());
+    let service = {
+        let begun = Arc::clone(&begun);
+        let router = TowerToHyperService::new(router);
+        service_fn(move |request| {
+            begun.notify_one();
+            router.call(request)
+        })
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
+    let stopped = async {
+        stop.cancelled().await;
+        // Whoever was let in just before is not turned away again without a word.
+        let _ = tokio::time::timeout(FIRST_WORD, begun.notified()).await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = stopped => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

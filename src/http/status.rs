@@ -10,6 +10,15 @@ use super::{Refusal, json};
 use crate::bridge::Bridge;
 use crate::control::BridgeState;
 
+/// 200 as long as the relay answers.
+pub(super) async fn livez(State(bridge): State<Arc<Bridge>>) -> Result<Response, Refusal> {
+    if bridge.answers().await {
+        Ok(json(StatusCode::OK, "{\"alive\":true}\n".to_owned()))
+    } else {
+        Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the relay does not answer"))
+    }
+}
+
 /// 200 as long as new sessions are taken.
 pub(super) async fn readyz(State(bridge): State<Arc<Bridge>>) -> Result<Response, Refusal> {
     match bridge.status().state {

@@ -11,6 +11,8 @@ pub struct UnitSpec {
     pub description: String,
     /// The program, by absolute path, and its arguments, all taken literally.
     pub exec: Vec<String>,
+    /// The program, and its arguments, that has the running bridge read its config anew and waits until it has.
+    pub reload: Vec<String>,
     /// Variables of the bridge, taken literally. Anyone who may ask the manager can read them: no secrets.
     pub environment: BTreeMap<String, String>,
     /// Files of variables, read by the manager at each start; their content stays private.
@@ -31,6 +33,8 @@ pub struct UnitSpec {
     pub start_timeout: Duration,
     /// How long it may take to stop before it is killed.
     pub stop_timeout: Duration,
+    /// How long it may be silent before it is taken for hung, ended and restarted; `None` for ever.
+    pub watchdog: Option<Duration>,
 }
 
 /// When a bridge that failed is started again.

@@ -5,6 +5,9 @@
 mod boots;
 mod machine;
 mod output;
+mod reload;
+mod sockets;
+mod watchdog;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -37,13 +40,15 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
 
     let booted = Arc::new(Booted::new());
-    let trials = [boots::TESTS].concat().into_iter().map(|(name, test)| {
-        let booted = Arc::clone(&booted);
-        Trial::ignorable_test(name, move || match Machine::unavailable() {
-            Some(why) => Ok(Completion::ignored_with(why)),
-            None => run(&booted, test).map(|()| Completion::Completed),
-        })
-    });
+    let trials = [boots::TESTS, reload::TESTS, sockets::TESTS, watchdog::TESTS].concat().into_iter().map(
+        |(name, test)| {
+            let booted = Arc::clone(&booted);
+            Trial::ignorable_test(name, move || match Machine::unavailable() {
+                Some(why) => Ok(Completion::ignored_with(why)),
+                None => run(&booted, test).map(|()| Completion::Completed),
+            })
+        },
+    );
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 

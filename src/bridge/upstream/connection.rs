@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::Link;
@@ -92,6 +92,7 @@ pub(crate) struct Connection {
     pending: Mutex<HashMap<u64, Pending>>,
     next_id: AtomicU64,
     closed: watch::Sender<Option<String>>,
+    answered: Notify,
 }
 
 impl std::fmt::Debug for Connection {
@@ -109,6 +110,7 @@ impl Connection {
             pending: Mutex::default(),
             next_id: AtomicU64::new(1),
             closed: watch::Sender::new(None),
+            answered: Notify::new(),
         })
     }
 
@@ -146,6 +148,17 @@ impl Connection {
     /// Requests that wait for an answer.
     pub(crate) fn in_flight(&self) -> usize {
         self.pending().len()
+    }
+
+    /// Waits until no request waits for an answer.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let answered = self.answered.notified();
+            if self.in_flight() == 0 {
+                return;
+            }
+            answered.await;
+        }
     }
 
     /// Sends a request that `write` makes for the id it is given, and waits for the answer. `patience` is how long the
@@ -287,6 +300,10 @@ struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.connection.pending().remove(&self.id);
+        let mut pending = self.connection.pending();
+        pending.remove(&self.id);
+        if pending.is_empty() {
+            self.connection.answered.notify_waiters();
+        }
     }
 }

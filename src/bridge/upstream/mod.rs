@@ -202,6 +202,11 @@ impl Upstream {
         Arc::clone(&self.offer.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Takes what its predecessor offered for its own until it is connected, so that nothing vanishes meanwhile.
+    pub(crate) fn begin_with(&self, offer: Arc<Offer>) {
+        *self.offer.write().unwrap_or_else(PoisonError::into_inner) = offer;
+    }
+
     /// The connection, if there is one now.
     pub(crate) fn live(&self) -> Option<Arc<Live>> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -309,6 +314,14 @@ impl Upstream {
                 () = self.stopping.cancelled() => break,
             }
         }
+    }
+
+    /// Stops it once it has answered all that it has been asked, or did not within `patience`.
+    pub(crate) async fn retire(self: Arc<Self>, patience: Duration) {
+        if let Some(live) = self.live() {
+            let _ = tokio::time::timeout(patience, live.connection.drained()).await;
+        }
+        self.stop();
     }
 
     /// Ends `run` once its processes are gone.

@@ -23,12 +23,6 @@ pub(crate) struct Spec {
     pub(crate) target: Target,
     /// The command or the address, as far as people may see it.
     pub(crate) shown: String,
-    /// The namespace of its tools; none leaves their names as they are.
-    pub(crate) tools_as: Option<String>,
-    /// The namespace of its prompts.
-    pub(crate) prompts_as: Option<String>,
-    /// Where two offer the same, the lower one comes first.
-    pub(crate) priority: i64,
     /// How long connecting may take, and each request of our own.
     pub(crate) timeout: Duration,
     /// How long it may say nothing while it works on a client's request.
@@ -57,15 +51,9 @@ impl Spec {
     pub(crate) fn new(
         name: &str,
         upstream: &config::Upstream,
-        bridge: &config::Bridge,
         base: Option<&Path>,
         builtin: &Builtin,
     ) -> Self {
-        let namespace = |own: Option<&config::Text>| match own {
-            Some(own) if own.as_str().is_empty() => None,
-            Some(own) => Some(own.as_str().to_owned()),
-            None => bridge.default_namespace.then(|| name.to_owned()),
-        };
         let target = match upstream.transport {
             config::Transport::Stdio => program(name, upstream, base),
             config::Transport::Http => endpoint(upstream).unwrap_or_else(|reason| Target::Hopeless(upstream.transport, reason)),
@@ -89,9 +77,6 @@ impl Spec {
             name: name.to_owned(),
             target,
             shown,
-            tools_as: namespace(upstream.tool_namespace.as_ref()),
-            prompts_as: namespace(upstream.prompt_namespace.as_ref()),
-            priority: upstream.priority,
             timeout: upstream.timeout,
             call_timeout: upstream.call_timeout,
             attempts: upstream.retry_attempts.max(1),

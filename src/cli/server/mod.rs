@@ -2,6 +2,7 @@
 
 mod list;
 mod logs;
+mod reload;
 mod restart;
 mod start;
 mod status;
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Stop(stop::Options),
     /// Restart bridges; one that is not running is started
     Restart(restart::Options),
+    /// Have bridges read their config anew, while clients go on
+    Reload(reload::Options),
     /// List the bridges there are
     #[command(visible_alias = "ls")]
     List(list::Options),
@@ -87,6 +90,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
             Command::Start(options) => start::start(&options, context).await,
             Command::Stop(options) => stop::run(options, context).await,
             Command::Restart(options) => restart::run(options, context).await,
+            Command::Reload(options) => reload::run(options, context).await,
             Command::List(options) => list::run(options, context).await,
             Command::ServerStatus(options) => status::run(options, context).await,
             Command::Logs(options) => logs::run(options, context).await,

@@ -1,5 +1,6 @@
 //! `server start`: serve here, or have the service manager keep a bridge.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,10 +11,10 @@ use super::{Context, Whose, name_of, stop};
 use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::{self, GOOD, STRONG};
-use crate::config::Scope as ConfigScope;
+use crate::config::{Loaded, Scope as ConfigScope};
 use crate::control::client;
-use crate::daemon;
-use crate::instance::{Instance, Name, Paths, Scope, lock};
+use crate::daemon::{self, Served};
+use crate::instance::{Instance, Name, Paths, Scope, environment, lock};
 use crate::manager::{StartRequest, Started};
 
 /// How long a start may take, unless something else is typed.
@@ -70,15 +71,20 @@ pub(super) fn serve(options: &Options, context: &Context) -> Result<Exit, Error>
     let read = read(context, &paths)?;
     let instance = context.instance(&paths, options.name.clone())?;
     let bridge = &read.loaded.config.bridge;
-    let served = daemon::Options {
+    let (again, own) = (context.clone(), instance.clone());
+    daemon::run(daemon::Options {
         instance,
         host: options.host.clone().unwrap_or_else(|| bridge.host.as_str().to_owned()),
         port: options.port.unwrap_or(bridge.port),
-        warnings: read.loaded.warnings.iter().map(ToString::to_string).collect(),
-        config: read.loaded.config,
+        served: served(read),
+        read: Arc::new(move || {
+            // What it was given since it was started is not in its own environment.
+            let given = environment::read(&own).unwrap_or_default();
+            let read = again.read_with(again.config_path(&paths).as_deref(), &given);
+            read.map(served).map_err(|invalid| words(&invalid.into()))
+        }),
         detail: context.detail(),
-    };
-    daemon::run(served)?;
+    })?;
     Ok(Exit::Ok)
 }
 
@@ -86,10 +92,19 @@ pub(super) fn serve(options: &Options, context: &Context) -> Result<Exit, Error>
 fn read(context: &Context, paths: &Paths) -> Result<Read, Error> {
     let read = context.read(context.config_path(paths).as_deref());
     if let Err(error) = &read {
-        let words: Vec<&str> = std::iter::once(&error.what).chain(&error.why).map(String::as_str).collect();
-        crate::host::notify::status(&words.join(": "));
+        crate::host::notify::status(&words(error));
     }
     read
+}
+
+fn served(read: Read) -> Served {
+    let Loaded { config, path, warnings } = read.loaded;
+    Served { config, path, warnings: warnings.iter().map(ToString::to_string).collect() }
+}
+
+/// What is wrong, and below it why.
+fn words(error: &Error) -> String {
+    format!("{}:\n{}", error.what, error.why.join("\n"))
 }
 
 /// Has the service manager start a bridge.

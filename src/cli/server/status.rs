@@ -78,7 +78,7 @@ async fn tell(
     };
     match &known.status {
         Ok(status) => {
-            let answers = client::ready(&status.address).await;
+            let answers = client::answers(&status.address, "/readyz").await;
             match format {
                 Format::Json => output::say_json(status),
                 Format::Table => output::say(render(status, known, &answers)),

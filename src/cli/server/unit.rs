@@ -33,12 +33,13 @@ pub(super) fn spec(
         exec.push("--debug".to_owned());
     }
     exec.extend(["--config-dir".to_owned(), text(instance.paths().config_dir())?]);
+    let (name, scope) = (instance.name().as_str(), instance.scope().flag());
+    let mut reload = exec.clone();
+    reload.extend(["server", "reload", name, scope].map(str::to_owned));
     if let Some(config) = instance.config() {
         exec.extend(["--config".to_owned(), text(config)?]);
     }
-    exec.extend(
-        ["server", "start", "--name", instance.name().as_str(), instance.scope().flag()].map(str::to_owned),
-    );
+    exec.extend(["server", "start", "--name", name, scope].map(str::to_owned));
     if let Some(host) = &address.host {
         exec.extend(["--host".to_owned(), host.clone()]);
     }
@@ -57,6 +58,7 @@ pub(super) fn spec(
     Ok(UnitSpec {
         description: format!("foxxy-bridge {} ({shown})", instance.name()),
         exec,
+        reload,
         environment,
         environment_files,
         credentials: BTreeMap::new(),
@@ -79,6 +81,7 @@ pub(super) fn spec(
         limits: limits(&daemon.limits),
         start_timeout: timeout,
         stop_timeout: daemon.stop_timeout,
+        watchdog: Some(daemon.watchdog).filter(|patience| !patience.is_zero()),
     })
 }
 

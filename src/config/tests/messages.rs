@@ -129,7 +129,7 @@ fn keys_without_function_yet_warn_once_each_and_only_when_they_ask_for_something
     "allowed_commands": ["id"], "allow_dangerous_commands": false,
     "daemon": {
       "manager": "pidfile", "pid_file": "~/p", "log_file": "~/l", "log": {"max_size": "1M"},
-      "credentials": {"T": "/t"}, "sandbox": "strict", "watchdog": 30,
+      "credentials": {"T": "/t"}, "sandbox": "strict", "watchdog": 10,
       "user": "foxxy-bridge", "group": "foxxy-bridge", "limits": {"nofile": 1024}, "stop_timeout": 5,
       "environment": {"A": "b"}, "environment_file": "/e", "restart": {"attempts": 1}
     }

@@ -6,6 +6,8 @@ pub const MINIMUM: u32 = 243;
 /// Something that only newer versions can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
+    /// `Type=notify-reload`: SIGHUP reloads, and systemd knows when that is done.
+    NotifyReload,
     /// `RestartSteps=` and `RestartMaxDelaySec=`: the wait between restarts grows.
     RestartSteps,
     /// A command line without variables that survives a daemon-reload. Measured: broken in 252, right in 257.
@@ -16,6 +18,7 @@ impl Feature {
     /// The first version that has it.
     fn since(self) -> u32 {
         match self {
+            Self::NotifyReload => 253,
             Self::RestartSteps => 254,
             Self::LiteralArguments => 257,
         }

@@ -22,6 +22,7 @@ fn request(timeout: Duration) -> StartRequest {
     let spec = UnitSpec {
         description: "foxxy-bridge work".into(),
         exec: vec!["/bin/bridge".into()],
+        reload: Vec::new(),
         environment: [].into(),
         environment_files: Vec::new(),
         credentials: [].into(),
@@ -32,6 +33,7 @@ fn request(timeout: Duration) -> StartRequest {
         limits: Limits::default(),
         start_timeout: LONG,
         stop_timeout: LONG,
+        watchdog: None,
     };
     StartRequest { name: work(), spec, timeout, wait: true }
 }

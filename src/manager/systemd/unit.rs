@@ -20,6 +20,9 @@ const HOPELESS_EXITS: [i32; 2] = [2, 78];
 /// Messages within 30 s before journald drops some: twice its default, for upstreams that talk a lot on stderr.
 const LOG_BURST: u32 = 20_000;
 
+/// A bridge that lives this long does not fail at once.
+const SHORT_LIFE: Duration = Duration::from_secs(3);
+
 /// Into how many steps the growth of the restart delay is cut.
 const RESTART_STEPS: u32 = 5;
 
@@ -40,11 +43,16 @@ pub(super) fn transient_properties(
     // We hold on to the unit while we watch it, or a failed one would be collected before its result is read.
     unit.put("AddRef", true);
 
-    unit.put("Type", "notify");
+    unit.put("Type", if version.has(Feature::NotifyReload) { "notify-reload" } else { "notify" });
     unit.put("NotifyAccess", "main");
-    unit.command(spec, version)?;
+    unit.commands(spec, version)?;
     unit.put("TimeoutStartUSec", micros(spec.start_timeout));
     unit.put("TimeoutStopUSec", micros(spec.stop_timeout));
+    if let Some(patience) = spec.watchdog {
+        unit.put("WatchdogUSec", micros(patience));
+    }
+    // The listening socket is kept over a restart, so that no client is refused meanwhile.
+    unit.put("FileDescriptorStoreMax", 8_u32);
     // SIGTERM is for the bridge, which ends its upstreams itself; what is left after it gets SIGKILL.
     unit.put("KillMode", "mixed");
     // One upstream that ate all memory must not take the bridge with it.
@@ -99,16 +107,25 @@ impl Builder {
     ///
     /// Older versions cannot be trusted with a flag or a quoted `$`: they write both down in a form that they do not
     /// read back, and the unit is broken after the next daemon-reload.
-    fn command(&mut self, spec: &UnitSpec, version: Version) -> Result<(), Error> {
-        let program = spec.exec.first().cloned().unwrap_or_default();
-        if version.has(Feature::LiteralArguments) {
-            self.put("ExecStartEx", vec![(program, spec.exec.clone(), vec!["no-env-expand"])]);
+    /// The command lines, without systemd putting variables of its own in place of a `$`.
+    fn commands(&mut self, spec: &UnitSpec, version: Version) -> Result<(), Error> {
+        self.command("ExecStart", &spec.exec, version)?;
+        if version.has(Feature::NotifyReload) {
             return Ok(());
         }
-        if let Some(argument) = spec.exec.iter().find(|argument| argument.contains('$')) {
+        self.command("ExecReload", &spec.reload, version)
+    }
+
+    fn command(&mut self, property: &str, exec: &[String], version: Version) -> Result<(), Error> {
+        let Some(program) = exec.first().cloned() else { return Ok(()) };
+        if version.has(Feature::LiteralArguments) {
+            self.put(&format!("{property}Ex"), vec![(program, exec.to_vec(), vec!["no-env-expand"])]);
+            return Ok(());
+        }
+        if let Some(argument) = exec.iter().find(|argument| argument.contains('$')) {
             return Err(Error::DollarSign { argument: argument.clone(), version: version.0 });
         }
-        self.put("ExecStart", vec![(program, spec.exec.clone(), false)]);
+        self.put(property, vec![(program, exec.to_vec(), false)]);
         Ok(())
     }
 
@@ -129,7 +146,7 @@ impl Builder {
         self.put("RestartPreventExitStatus", (HOPELESS_EXITS.to_vec(), Vec::<i32>::new()));
         let (interval, burst) = match restart.attempts {
             None => (Duration::ZERO, 0),
-            Some(attempts) => start_limit(attempts, grows.unwrap_or(restart.delay), spec.start_timeout),
+            Some(attempts) => start_limit(attempts, grows.unwrap_or(restart.delay)),
         };
         self.put("StartLimitIntervalUSec", micros(interval));
         self.put("StartLimitBurst", burst);
@@ -182,11 +199,11 @@ impl Builder {
 
 /// The interval and burst with which `attempts` restarts in a row are the last.
 ///
-/// The interval must be longer than all of these tries can take, waits included, or the limit can never be reached.
-fn start_limit(attempts: u32, longest_delay: Duration, start_timeout: Duration) -> (Duration, u32) {
+/// The interval must be longer than the waits between the tries, and the time that a bridge lives which fails at once,
+/// or the limit can never be reached. It must not be much longer, for restarts by hand count as well.
+fn start_limit(attempts: u32, longest_delay: Duration) -> (Duration, u32) {
     let burst = attempts.saturating_add(1);
-    let tries = longest_delay.saturating_add(start_timeout).saturating_mul(burst);
-    (tries.saturating_add(Duration::from_secs(10)), burst)
+    (longest_delay.saturating_add(SHORT_LIFE).saturating_mul(burst), burst)
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -211,6 +228,7 @@ mod tests {
             exec: ["/usr/bin/foxxy-bridge", "server", "start", "--config", "/home/a/50% off.json"]
                 .map(str::to_owned)
                 .to_vec(),
+            reload: ["/usr/bin/foxxy-bridge", "server", "reload", "work"].map(str::to_owned).to_vec(),
             environment: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
             environment_files: Vec::new(),
             credentials: [].into(),
@@ -221,6 +239,7 @@ mod tests {
             limits: Limits::default(),
             start_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(20),
+            watchdog: None,
         }
     }
 
@@ -229,6 +248,7 @@ mod tests {
             environment_files: vec!["/etc/foxxy-bridge/work.env".into()],
             credentials: [("token".to_owned(), "/etc/foxxy-bridge/token".into())].into(),
             working_directory: Some("/srv/work".into()),
+            watchdog: Some(Duration::from_secs(30)),
             user: Some("foxxy".into()),
             group: Some("mcp".into()),
             limits: Limits {
@@ -262,14 +282,16 @@ mod tests {
         Type = "notify"
         NotifyAccess = "main"
         ExecStart = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "start", "--config", "/home/a/50% off.json"], false)]
+        ExecReload = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "reload", "work"], false)]
         TimeoutStartUSec = uint64 30000000
         TimeoutStopUSec = uint64 20000000
+        FileDescriptorStoreMax = uint32 8
         KillMode = "mixed"
         OOMPolicy = "continue"
         Restart = "on-failure"
         RestartUSec = uint64 2000000
         RestartPreventExitStatus = ([2, 78], @ai [])
-        StartLimitIntervalUSec = uint64 202000000
+        StartLimitIntervalUSec = uint64 30000000
         StartLimitBurst = uint32 6
         Environment = ["PATH=/usr/bin:/bin"]
         Slice = "app.slice"
@@ -286,11 +308,13 @@ mod tests {
         Description = "foxxy-bridge work"
         CollectMode = "inactive-or-failed"
         AddRef = true
-        Type = "notify"
+        Type = "notify-reload"
         NotifyAccess = "main"
         ExecStartEx = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "start", "--config", "/home/a/50% off.json"], ["no-env-expand"])]
         TimeoutStartUSec = uint64 30000000
         TimeoutStopUSec = uint64 20000000
+        WatchdogUSec = uint64 30000000
+        FileDescriptorStoreMax = uint32 8
         KillMode = "mixed"
         OOMPolicy = "continue"
         Restart = "on-failure"
@@ -298,7 +322,7 @@ mod tests {
         RestartSteps = uint32 5
         RestartMaxDelayUSec = uint64 30000000
         RestartPreventExitStatus = ([2, 78], @ai [])
-        StartLimitIntervalUSec = uint64 370000000
+        StartLimitIntervalUSec = uint64 198000000
         StartLimitBurst = uint32 6
         Environment = ["PATH=/usr/bin:/bin"]
         EnvironmentFiles = [("/etc/foxxy-bridge/work.env", false)]
@@ -363,11 +387,11 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn the_start_limit_can_always_be_reached(attempts in 0u32..1000, delay in 0u64..3600, start in 1u64..600) {
-            let (delay, start) = (Duration::from_secs(delay), Duration::from_secs(start));
-            let (interval, burst) = start_limit(attempts, delay, start);
+        fn the_start_limit_can_always_be_reached(attempts in 0u32..1000, delay in 0u64..3600, life in 0u64..3) {
+            let (delay, life) = (Duration::from_secs(delay), Duration::from_secs(life));
+            let (interval, burst) = start_limit(attempts, delay);
             proptest::prop_assert_eq!(burst, attempts + 1);
-            proptest::prop_assert!(interval > (delay + start) * attempts + start);
+            proptest::prop_assert!(interval > (delay + life) * attempts + life);
         }
     }
 }

@@ -1,0 +1,67 @@
+//! `server reload`.
+
+use clap::Args;
+
+use super::survey::Survey;
+use super::{Context, Whose, name_of, unit};
+use crate::cli::error::{Error, Exit};
+use crate::cli::output;
+use crate::control::client;
+use crate::instance::environment::Variables;
+use crate::instance::{Instance, Name, Paths};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Which [default: the one of the config, else the only one]
+    #[arg(value_parser = name_of)]
+    names: Vec<Name>,
+    /// All that are running
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
+    let paths = context.paths(options.whose.scope())?;
+    let survey = Survey::take(&paths).await?;
+    let names = if options.all {
+        survey.known.iter().map(|known| known.name.clone()).collect()
+    } else if options.names.is_empty() {
+        vec![survey.meant(context, &paths)?]
+    } else {
+        options.names
+    };
+    if names.is_empty() {
+        output::note("no bridge is running");
+    }
+    for name in names {
+        reload(&survey, &paths, &name, context).await?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn reload(survey: &Survey, paths: &Paths, name: &Name, context: &Context) -> Result<(), Error> {
+    let Some(known) = survey.get(name) else { return Err(survey.unknown(name, Exit::Failed)) };
+    let config = known.config().filter(|path| path.exists());
+    let instance = Instance::new(name.clone(), config.clone(), paths.clone())?;
+    // Variables that the config names only now are in this shell, not in the bridge's environment. What is wrong with
+    // the config is for the bridge to say, so that its status says it too.
+    if let Ok(read) = context.read_with(config.as_deref(), &Variables::new()) {
+        unit::write_environment(&instance, &read)?;
+    }
+    match client::reload(&instance.control_socket()).await {
+        Ok(changes) => output::say(format!("reloaded {name}: {changes}")),
+        Err(client::ReloadError::Refused(reason)) => {
+            let mut error =
+                Error::new(Exit::BadConfig, format!("{name} goes on with the config from before"));
+            error.why = reason.lines().map(str::to_owned).collect();
+            return Err(error);
+        }
+        Err(client::ReloadError::NotAsked(error)) => {
+            return Err(Error::new(Exit::Failed, format!("the bridge `{name}` could not be asked"))
+                .because(error.to_string()));
+        }
+    }
+    Ok(())
+}
