@@ -79,20 +79,21 @@ impl Guard {
         }
         let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         site.is_some_and(|site| {
-            site == host.to_lowercase()
-                || without_port(site).is_some_and(|name| {
-                    is_loopback(name) || self.hosts.iter().any(|known| known == name || known == site)
-                })
+            site == host.to_lowercase() || without_port(site).is_some_and(|name| self.is_known(name, site))
         })
+    }
+
+    /// Whether that is a name of this bridge, alone or with the port.
+    fn is_known(&self, name: &str, with_port: &str) -> bool {
+        is_loopback(name)
+            || name == self.bound
+            || self.is_listed(|allowed| &allowed.hosts, |allowed| allowed == name || allowed == with_port)
     }
 
     fn allows_host(&self, host: &str) -> bool {
         let Some(name) = without_port(host) else { return false };
         let (name, host) = (name.to_lowercase(), host.to_lowercase());
-        if is_loopback(&name) || name == self.bound {
-            return true;
-        }
-        if self.is_listed(|allowed| &allowed.hosts, |allowed| allowed == name || allowed == host) {
+        if self.is_known(&name, &host) {
             return true;
         }
         // Bound to a network: an address, or a name without a dot, is nothing that a site in the web can have.
