@@ -270,11 +270,8 @@ impl Upstream {
         loop {
             let began = Instant::now();
             self.enter(UpstreamState::Connecting, None);
-            let ended = tokio::select! {
-                ended = self.attempt() => ended,
-                () = self.stopping.cancelled() => None,
-            };
-            let Some(Ended { reason, held, lasting }) = ended else { break };
+            // Not to be dropped half-way: it ends by itself at a stop, once its processes are gone.
+            let Some(Ended { reason, held, lasting }) = self.attempt().await else { break };
             failures = if held.is_some_and(|held| held >= STABLE) { 0 } else { failures.saturating_add(1) };
             if held.is_some() && failures <= 1 {
                 tracing::warn!(upstream = self.spec.name, "disconnected, connecting again: {reason}");
