@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ pub(super) fn write_environment(instance: &Instance, read: &Read) -> Result<(), 
     let failed = |error: io::Error| {
         Error::new(Exit::Failed, format!("{} cannot be written", path.display())).because(error.to_string())
     };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(instance.runtime_dir()).map_err(failed)?;
+    instance.paths().make_runtime_dir(instance.name()).map_err(failed)?;
     // Written beside its place first: a restart at this moment reads the old one or the new one, never half of one.
     let fresh = path.with_extension(format!("new-{}", std::process::id()));
     let written = fs::OpenOptions::new()
