@@ -26,7 +26,7 @@ const RESTART_STEPS: u32 = 5;
 /// The properties of the unit that runs `spec` as instance `name` under a manager of this scope and version.
 ///
 /// # Errors
-/// [`Error::NotText`] for a path that is not UTF-8, which D-Bus cannot carry, and [`Error::DollarSign`] for an argument
+/// [`Error::NotText`] for a path that is not UTF-8, which D-Bus cannot carry, and [`Error::LostCharacter`] for an argument
 /// that this version cannot keep.
 pub(super) fn transient_properties(
     name: &Name,
@@ -105,8 +105,12 @@ impl Builder {
             self.put("ExecStartEx", vec![(program, spec.exec.clone(), vec!["no-env-expand"])]);
             return Ok(());
         }
-        if let Some(argument) = spec.exec.iter().find(|argument| argument.contains('$')) {
-            return Err(Error::DollarSign { argument: argument.clone(), version: version.0 });
+        // All others were tried: these two come back from a daemon-reload as `$$` and `\;`.
+        let lost = |argument: &String| argument.chars().find(|character| matches!(character, '$' | ';'));
+        if let Some((argument, character)) =
+            spec.exec.iter().find_map(|argument| Some((argument, lost(argument)?)))
+        {
+            return Err(Error::LostCharacter { argument: argument.clone(), character, version: version.0 });
         }
         self.put("ExecStart", vec![(program, spec.exec.clone(), false)]);
         Ok(())
@@ -330,13 +334,16 @@ mod tests {
     }
 
     #[test]
-    fn a_dollar_sign_is_kept_or_refused_but_never_lost() {
-        let mut spec = plain();
-        spec.exec.push("--name=$HOME".into());
-        let name = "work".parse().unwrap();
-        let error = transient_properties(&name, &spec, Scope::User, OLD).unwrap_err();
-        assert!(matches!(error, Error::DollarSign { version: 252, .. }));
-        assert!(property(&spec, NEW, "ExecStartEx").unwrap().contains("--name=$HOME"));
+    fn every_character_is_kept_or_refused_but_never_lost() {
+        for (argument, lost) in [("--name=$HOME", '$'), ("/srv/a;b.json", ';')] {
+            let mut spec = plain();
+            spec.exec.push(argument.into());
+            let error = transient_properties(&"work".parse().unwrap(), &spec, Scope::User, OLD).unwrap_err();
+            assert!(
+                matches!(error, Error::LostCharacter { character, version: 252, .. } if character == lost)
+            );
+            assert!(property(&spec, NEW, "ExecStartEx").unwrap().contains(argument));
+        }
     }
 
     #[test]
