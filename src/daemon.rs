@@ -157,7 +157,14 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
     for warning in &served.warnings {
         tracing::warn!("{warning}");
     }
-    let (listener, host) = listen(&host, port).await?;
+    let (listener, host) = tokio::select! {
+        listener = listen(&host, port) => listener?,
+        // The name of the host may take long to be looked up.
+        signal = termination.next() => {
+            tracing::info!("stopping: {signal}, before it served");
+            return Ok(());
+        }
+    };
     let bound = listener.local_addr().map_err(Error::Runtime)?.port();
     let socket = instance.control_socket();
     let control = Control::bind(&socket).map_err(|source| Error::File {

@@ -43,6 +43,15 @@ impl Scope {
             Self::System => "--system",
         }
     }
+
+    /// `journalctl`'s option for a unit of this scope.
+    pub fn journal_flag(self) -> &'static str {
+        match self {
+            // `--user --unit` looks into the user's own journal file alone, which system users and volatile journals lack.
+            Self::User => "--user-unit",
+            Self::System => "--unit",
+        }
+    }
 }
 
 impl fmt::Display for Scope {

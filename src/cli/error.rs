@@ -82,12 +82,22 @@ impl From<Invalid> for Error {
         };
         let mut error = Self::new(exit, what);
         error.why = invalid.problems.iter().map(ToString::to_string).collect();
-        error
+        error.hint(match invalid.kind {
+            InvalidKind::Missing => "check the path after --config",
+            InvalidKind::Unreadable => "the user who runs the bridge must be able to read it",
+            InvalidKind::Content => "mend it, and check it with `foxxy-bridge config validate`",
+        })
     }
 }
 
 impl From<manager::Error> for Error {
     fn from(error: manager::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&manager::Error> for Error {
+    fn from(error: &manager::Error) -> Self {
         let exit = match error.kind() {
             manager::ErrorKind::Unreachable => Exit::Unavailable,
             manager::ErrorKind::NotPermitted => Exit::NotPermitted,
@@ -95,13 +105,22 @@ impl From<manager::Error> for Error {
         };
         let mut told = Self::new(exit, error.to_string());
         told.why.extend(error.why());
-        if let manager::Error::DidNotStart(failure) = &error {
+        told.hint = error.hint();
+        if let manager::Error::DidNotStart(failure) = error {
             if failure.exit_code == Some(78) {
                 told.exit = Exit::BadConfig;
             }
-            told.why.extend(failure.log.iter().map(|entry| format!("log: {}", entry.message)));
+            let said = failure.status_text.as_deref().unwrap_or_default();
+            for message in failure.log.iter().map(|entry| entry.message.as_str()) {
+                // The bridge ends as every command does, with `complain`: its hint is the better one, and what is in
+                // its last word to the service manager needs no second mention.
+                if let Some(hint) = message.strip_prefix("hint: ") {
+                    told.hint = Some(hint.to_owned());
+                } else if !said.contains(message.trim_start_matches("error: ").trim()) {
+                    told.why.push(format!("log: {message}"));
+                }
+            }
         }
-        told.hint = error.hint();
         told
     }
 }

@@ -2,9 +2,9 @@
 //! may read what a unit's `Environment=` says.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use super::Instance;
 
@@ -25,7 +25,7 @@ pub fn read(instance: &Instance) -> io::Result<Variables> {
 
 /// Gives the instance these variables, from its next start on.
 pub fn write(instance: &Instance, variables: &Variables) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(instance.runtime_dir())?;
+    instance.paths().make_runtime_dir(instance.name())?;
     let path = instance.environment_file();
     // Written beside its place first: a restart at this moment reads the old one or the new one, never half of one.
     let fresh = path.with_extension(format!("new-{}", std::process::id()));

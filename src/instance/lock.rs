@@ -1,8 +1,8 @@
 //! Who runs an instance: the process that holds its lock, and no other.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,8 +53,7 @@ impl Lock {
         let path = instance.lock_file();
         let failed = |source| LockError::Io { path: path.clone(), source };
         for attempt in 1.. {
-            let folder = instance.runtime_dir();
-            DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
+            instance.paths().make_runtime_dir(instance.name()).map_err(failed)?;
             let file = match open(&path) {
                 Ok(file) => file,
                 // The folder was cleaned up in between.

@@ -1,6 +1,9 @@
 //! The folders an instance lives in.
 
 use std::ffi::OsString;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{Name, Scope};
@@ -86,6 +89,20 @@ impl Paths {
         self.runtime_base.join(name.as_str())
     }
 
+    /// Makes the folder of an instance's socket and lock, for its user alone.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn make_runtime_dir(&self, name: &Name) -> io::Result<()> {
+        // The machine's bridges may have users of their own, who must get to their folders through this one.
+        if self.scope == Scope::System && !self.runtime_base.exists() {
+            DirBuilder::new().recursive(true).create(&self.runtime_base)?;
+            // Whatever the umask is.
+            fs::set_permissions(&self.runtime_base, Permissions::from_mode(0o755))?;
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(self.runtime_dir(name))
+    }
+
     /// The socket on which an instance answers for itself.
     pub fn control_socket(&self, name: &Name) -> PathBuf {
         self.runtime_dir(name).join("control.sock")
@@ -157,9 +174,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::from_env(Scope::User, Some(dir.path()), |_| None).unwrap();
         assert!(paths.default_config().ends_with("config.json"));
-        std::fs::write(dir.path().join("config.toml"), "").unwrap();
+        fs::write(dir.path().join("config.toml"), "").unwrap();
         assert!(paths.default_config().ends_with("config.toml"));
-        std::fs::write(dir.path().join("config.json"), "").unwrap();
+        fs::write(dir.path().join("config.json"), "").unwrap();
         assert!(paths.default_config().ends_with("config.json"));
     }
 }

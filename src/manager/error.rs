@@ -113,9 +113,11 @@ pub enum Error {
     },
     /// A command line cannot be kept by this systemd.
     #[error("the argument `{argument}` cannot be given to systemd")]
-    DollarSign {
+    LostCharacter {
         /// The argument.
         argument: String,
+        /// What it cannot have in it.
+        character: char,
         /// The version that cannot do it.
         version: u32,
     },
@@ -205,7 +207,7 @@ impl Error {
             Self::NotRunning { .. } => ErrorKind::NotRunning,
             Self::Rejected { .. }
             | Self::NotText { .. }
-            | Self::DollarSign { .. }
+            | Self::LostCharacter { .. }
             | Self::DidNotStart(_)
             | Self::DidNotStop { .. }
             | Self::Journal { .. }
@@ -235,8 +237,8 @@ impl Error {
             | Self::Journal { detail } => detail.clone(),
             Self::NotOnBus { .. } => "the bus was started by something else, such as dbus-run-session".into(),
             Self::NotText { .. } => "it is not UTF-8".into(),
-            Self::DollarSign { version, .. } => {
-                format!("systemd {version} loses the `$` when it reloads its units")
+            Self::LostCharacter { character, version, .. } => {
+                format!("systemd {version} does not keep the `{character}` when it reloads its units")
             }
             Self::DidNotStart(failure) => failure.why(),
             Self::DidNotStop { pids, .. } if pids.is_empty() => "systemd has not finished stopping it".into(),
@@ -282,11 +284,13 @@ impl Error {
             Self::NotPermitted { scope: Scope::System, .. } => "use sudo, or your own manager: --user".into(),
             Self::NotRunning { .. } => "see what is running: foxxy-bridge server list".into(),
             Self::DidNotStart(failure) => {
-                format!("see all of its log: journalctl {} {}", unit_flag(failure.scope), failure.unit)
+                format!("see all of its log: journalctl {} {}", failure.scope.journal_flag(), failure.unit)
             }
             Self::DidNotStop { name, .. } => format!("kill it: foxxy-bridge server stop {name} --force"),
             Self::Journal { .. } => "add this user to the group systemd-journal, or read it with sudo".into(),
-            Self::DollarSign { .. } => "use a path without `$`; a link to the file or folder will do".into(),
+            Self::LostCharacter { character, .. } => {
+                format!("use a path without `{character}`; a link to the file or folder will do")
+            }
             Self::NoJournalctl { .. } => "install systemd's journalctl, and see that it is on PATH".into(),
             Self::NotPermitted { scope: Scope::User, .. }
             | Self::Rejected { .. }
@@ -307,14 +311,6 @@ impl StartFailure {
             why.push_str("; systemd goes on trying");
         }
         why
-    }
-}
-
-/// `journalctl`'s option for a unit of this scope.
-fn unit_flag(scope: Scope) -> &'static str {
-    match scope {
-        Scope::User => "--user-unit",
-        Scope::System => "--unit",
     }
 }
 

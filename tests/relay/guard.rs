@@ -84,7 +84,7 @@ async fn a_browser_is_told_whose_pages_may_read() {
 async fn health_and_status_are_there_for_anybody_on_this_machine() {
     let bridge = bridge(&json!({}));
     let live = client::get(&bridge.address, "/livez", &[]).await;
-    assert_eq!((live.status.as_u16(), live.text().await.as_str()), (200, "ok\n"));
+    assert_eq!((live.status.as_u16(), live.text().await.as_str()), (200, "{\"alive\":true}\n"));
     assert_eq!(client::get(&bridge.address, "/readyz", &[]).await.status, 200);
     let status = bridge.status().await;
     assert_eq!(status["state"], "running");

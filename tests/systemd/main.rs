@@ -3,10 +3,17 @@
 //! A test is `fn(&Machine)` and panics to fail. It uses names and ports that are its own, or leaves none behind.
 
 mod boots;
+mod bridge;
+mod failures;
+mod foreground;
+mod killed;
 mod machine;
 mod output;
 mod reload;
 mod sockets;
+mod start;
+mod stop;
+mod system;
 mod watchdog;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,15 +47,25 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
 
     let booted = Arc::new(Booted::new());
-    let trials = [boots::TESTS, reload::TESTS, sockets::TESTS, watchdog::TESTS].concat().into_iter().map(
-        |(name, test)| {
-            let booted = Arc::clone(&booted);
-            Trial::ignorable_test(name, move || match Machine::unavailable() {
-                Some(why) => Ok(Completion::ignored_with(why)),
-                None => run(&booted, test).map(|()| Completion::Completed),
-            })
-        },
-    );
+    let tests = [
+        boots::TESTS,
+        start::TESTS,
+        killed::TESTS,
+        failures::TESTS,
+        foreground::TESTS,
+        system::TESTS,
+        stop::TESTS,
+        reload::TESTS,
+        sockets::TESTS,
+        watchdog::TESTS,
+    ];
+    let trials = tests.concat().into_iter().map(|(name, test)| {
+        let booted = Arc::clone(&booted);
+        Trial::ignorable_test(name, move || match Machine::unavailable() {
+            Some(why) => Ok(Completion::ignored_with(why)),
+            None => run(&booted, test).map(|()| Completion::Completed),
+        })
+    });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
@@ -62,6 +79,9 @@ fn run(booted: &Booted, test: Test) -> Result<(), Failed> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let outcome = catch_unwind(AssertUnwindSafe(|| test(machine)));
     let story = machine.explain(&[&format!("--since=@{since}")]);
+    if outcome.is_err() {
+        bridge::clear_away(machine);
+    }
     outcome.map_err(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");

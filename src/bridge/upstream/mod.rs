@@ -287,6 +287,7 @@ impl Upstream {
             if !given_up {
                 self.enter(UpstreamState::Connecting, None, false);
             }
+            // Not to be dropped half-way: it ends by itself at a stop, once its processes are gone.
             let Some(Ended { reason, held, lasting }) = self.attempt().await else { break };
             failures = if held.is_some_and(|held| held >= STABLE) { 0 } else { failures.saturating_add(1) };
             let lost = held.is_some();

@@ -46,7 +46,7 @@ impl Row {
                 .filter(|path| *path != default || path.exists())
                 .map(|path| path.display().to_string()),
             manager: known.manager(),
-            unit: known.managed.as_ref().map(|managed| managed.unit.clone()),
+            unit: known.unit().map(str::to_owned),
             address: status.map(|status| status.address.clone()),
             uptime_seconds: known.uptime(),
             restarts: known.managed.as_ref().map_or(0, |managed| managed.restarts),
@@ -71,8 +71,12 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
     let paths = context.paths(options.whose.scope())?;
     let survey = Survey::take(&paths).await?;
     let rows: Vec<Row> = survey.known.iter().map(|known| Row::new(known, &paths)).collect();
+    if let Some(error) = survey.blind() {
+        output::warn(format!("{error}: only bridges in the foreground are listed"));
+    }
     match options.format {
         Format::Json => output::say_json(&rows),
+        Format::Table if rows.is_empty() && survey.blind().is_some() => {}
         Format::Table if rows.is_empty() => output::note("no bridge is running"),
         Format::Table => {
             let header = ["Name", "PID", "Status", "Config File", "Manager", "Address", "Uptime"];

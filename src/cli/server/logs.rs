@@ -61,9 +61,15 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
         Some(name) => name,
         None => survey.meant(context, &paths)?,
     };
-    if survey.get(&name).is_some_and(|known| known.managed.is_none()) {
-        let what = format!("the bridge `{name}` runs in the foreground");
-        return Err(Error::new(Exit::Failed, what).because("its log is where it was started"));
+    if let Some(known) = survey.get(&name).filter(|known| known.managed.is_none()) {
+        return Err(match known.unit() {
+            Some(unit) => {
+                Error::new(Exit::Failed, format!("the bridge `{name}` runs in a unit of your own, {unit}"))
+                    .hint(format!("journalctl {} {unit}", paths.scope().journal_flag()))
+            }
+            None => Error::new(Exit::Failed, format!("the bridge `{name}` runs in the foreground"))
+                .hint("its log is in the terminal, or wherever else it was started"),
+        });
     }
     let query = LogQuery {
         name: name.clone(),

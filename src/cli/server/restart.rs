@@ -37,7 +37,7 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
         options.names
     };
     if names.is_empty() {
-        output::note("no bridge is running");
+        survey.tell_none()?;
     }
     for name in names {
         restart(&mut survey, &paths, &name, context).await?;
@@ -55,11 +55,17 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         return Err(survey.unknown(name, Exit::Failed));
     };
     if known.managed.is_none() {
-        let what =
-            format!("the bridge `{name}` runs in the foreground of PID {}", known.pid().unwrap_or_default());
-        return Err(
-            Error::new(Exit::Failed, what).hint("end it there, or with `server stop`, and start it again")
-        );
+        return Err(match known.unit() {
+            Some(unit) => {
+                Error::new(Exit::Failed, format!("the bridge `{name}` runs in a unit of your own, {unit}"))
+                    .hint(format!("systemctl {} restart {unit}", paths.scope().flag()))
+            }
+            None => {
+                let pid = known.pid().unwrap_or_default();
+                Error::new(Exit::Failed, format!("the bridge `{name}` runs in the foreground, as PID {pid}"))
+                    .hint("end it there, or with `server stop`, and start it again")
+            }
+        });
     }
     let config = known.config().filter(|path| path.exists());
     // A config that is broken by now must not cost a bridge that runs.

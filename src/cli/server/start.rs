@@ -14,8 +14,9 @@ use crate::cli::output::{self, GOOD, STRONG};
 use crate::config::{Loaded, Scope as ConfigScope};
 use crate::control::client;
 use crate::daemon::{self, Served};
+use crate::host::signals::Termination;
 use crate::instance::{Instance, Name, Paths, Scope, environment, lock};
-use crate::manager::{StartRequest, Started};
+use crate::manager::{ServiceManager, StartRequest, Started};
 
 /// How long a start may take, unless something else is typed.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -197,7 +198,11 @@ async fn launch(
     unit::write_environment(instance, read)?;
     let spec = unit::spec(instance, daemon, address, context, timeout)?;
     let request = StartRequest { name: instance.name().clone(), spec, timeout, wait };
-    let started = manager.start(&request).await;
+    let mut termination = Termination::listen()?;
+    let started = tokio::select! {
+        started = manager.start(&request) => started,
+        signal = termination.next() => return Err(take_back(manager, instance, signal).await),
+    };
     if started.is_err() {
         // What was written for it is of no use to anybody now.
         lock::clean_up(instance)?;
@@ -215,6 +220,21 @@ async fn launch(
         Started::Running(_) => tell_started(instance).await,
     }
     Ok(Exit::Ok)
+}
+
+/// Ends what an interrupted start has begun: nobody waits for it any more.
+async fn take_back(manager: &dyn ServiceManager, instance: &Instance, signal: &str) -> Error {
+    let name = instance.name();
+    let what = format!("the start of `{name}` was interrupted by {signal}");
+    let stopped = manager.stop(name, false, TIMEOUT).await.map_err(Error::from);
+    match stopped.and_then(|_| lock::clean_up(instance).map_err(Error::from)) {
+        Ok(_) => Error::new(Exit::Failed, what)
+            .because("what had been started is stopped again")
+            .hint("--no-wait does not wait until it serves, --timeout SECONDS not as long"),
+        Err(error) => Error::new(Exit::Failed, what)
+            .because(error.what)
+            .hint(format!("see how it is: foxxy-bridge server status {name}")),
+    }
 }
 
 /// Says where it serves, and how far its servers are.

@@ -59,6 +59,9 @@ async fn tell(
     format: Format,
 ) -> Result<Exit, Error> {
     let Some(known) = survey.get(name) else {
+        if let Some(error) = survey.blind() {
+            return Err(error.into());
+        }
         let own = context.instance(paths, None)?;
         let exit =
             if own.name() == name || has_config(paths, name) { Exit::NotRunning } else { Exit::UnknownName };

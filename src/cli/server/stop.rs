@@ -43,7 +43,7 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
         options.names
     };
     if names.is_empty() {
-        output::note("no bridge is running");
+        survey.tell_none()?;
     }
     let mut failed = None;
     for name in names {

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use super::REACH;
 use crate::cli::context::Context;
 use crate::cli::error::{Error, Exit};
+use crate::cli::output;
 use crate::control::client::{self, AskError};
 use crate::control::{BridgeState, Manager, Status};
 use crate::instance::lock::{self, Holder};
@@ -61,6 +62,12 @@ impl Known {
             (None, Ok(status)) => status.manager.as_str(),
             (None, Err(_)) => Manager::Foreground.as_str(),
         }
+    }
+
+    /// The unit that runs it, by its manager's word or its own.
+    pub(super) fn unit(&self) -> Option<&str> {
+        let said = || self.status.as_ref().ok()?.unit.as_deref();
+        self.managed.as_ref().map(|managed| managed.unit.as_str()).or_else(said)
     }
 
     /// Its config, or where the default config would be.
@@ -120,6 +127,20 @@ impl Survey {
         self.known.iter().find(|known| known.name == *name)
     }
 
+    /// Why it is not known what the service manager keeps. Where none has ever run, it keeps nothing.
+    pub(super) fn blind(&self) -> Option<&manager::Error> {
+        self.manager.as_ref().err().filter(|error| !matches!(error, manager::Error::NotBooted { .. }))
+    }
+
+    /// Says that no bridge is running, if that is known.
+    pub(super) fn tell_none(&self) -> Result<(), Error> {
+        if let Some(error) = self.blind() {
+            return Err(error.into());
+        }
+        output::note("no bridge is running");
+        Ok(())
+    }
+
     /// The manager, or the error that there is none.
     pub(super) fn manager(&mut self) -> Result<&dyn ServiceManager, Error> {
         if self.manager.is_err() {
@@ -157,6 +178,9 @@ impl Survey {
 
     /// That there is no such bridge, and which there are.
     pub(super) fn unknown(&self, name: &Name, exit: Exit) -> Error {
+        if let Some(error) = self.blind() {
+            return error.into();
+        }
         let names: Vec<&str> = self.known.iter().map(|known| known.name.as_str()).collect();
         let hint = if names.is_empty() {
             "no bridge is running; `foxxy-bridge server start --daemon` starts one".to_owned()

@@ -30,11 +30,7 @@ const WARNING: u8 = 4;
 /// The arguments of `journalctl` for what an instance has logged, whichever of its units ran it.
 pub(super) fn arguments(query: &LogQuery, scope: Scope) -> Vec<String> {
     let mut arguments = common();
-    let option = match scope {
-        // `--user --unit` looks into the user's own journal file alone, which system users and volatile journals lack.
-        Scope::User => "--user-unit",
-        Scope::System => "--unit",
-    };
+    let option = scope.journal_flag();
     arguments.extend([query.name.unit(), query.name.template_unit()].map(|unit| format!("{option}={unit}")));
     if query.follow {
         arguments.push("--follow".into());

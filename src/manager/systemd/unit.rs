@@ -29,7 +29,7 @@ const RESTART_STEPS: u32 = 5;
 /// The properties of the unit that runs `spec` as instance `name` under a manager of this scope and version.
 ///
 /// # Errors
-/// [`Error::NotText`] for a path that is not UTF-8, which D-Bus cannot carry, and [`Error::DollarSign`] for an argument
+/// [`Error::NotText`] for a path that is not UTF-8, which D-Bus cannot carry, and [`Error::LostCharacter`] for an argument
 /// that this version cannot keep.
 pub(super) fn transient_properties(
     name: &Name,
@@ -103,11 +103,10 @@ impl Builder {
         }
     }
 
-    /// The command line, to be taken literally: systemd would put its own variables in place of a `$`.
+    /// The command lines, to be taken literally: systemd would put its own variables in place of a `$`.
     ///
     /// Older versions cannot be trusted with a flag or a quoted `$`: they write both down in a form that they do not
     /// read back, and the unit is broken after the next daemon-reload.
-    /// The command lines, without systemd putting variables of its own in place of a `$`.
     fn commands(&mut self, spec: &UnitSpec, version: Version) -> Result<(), Error> {
         self.command("ExecStart", &spec.exec, version)?;
         if version.has(Feature::NotifyReload) {
@@ -122,8 +121,12 @@ impl Builder {
             self.put(&format!("{property}Ex"), vec![(program, exec.to_vec(), vec!["no-env-expand"])]);
             return Ok(());
         }
-        if let Some(argument) = exec.iter().find(|argument| argument.contains('$')) {
-            return Err(Error::DollarSign { argument: argument.clone(), version: version.0 });
+        // All others were tried: these two come back from a daemon-reload as `$$` and `\;`.
+        let lost = |argument: &String| argument.chars().find(|character| matches!(character, '$' | ';'));
+        if let Some((argument, character)) =
+            exec.iter().find_map(|argument| Some((argument, lost(argument)?)))
+        {
+            return Err(Error::LostCharacter { argument: argument.clone(), character, version: version.0 });
         }
         self.put(property, vec![(program, exec.to_vec(), false)]);
         Ok(())
@@ -354,13 +357,16 @@ mod tests {
     }
 
     #[test]
-    fn a_dollar_sign_is_kept_or_refused_but_never_lost() {
-        let mut spec = plain();
-        spec.exec.push("--name=$HOME".into());
-        let name = "work".parse().unwrap();
-        let error = transient_properties(&name, &spec, Scope::User, OLD).unwrap_err();
-        assert!(matches!(error, Error::DollarSign { version: 252, .. }));
-        assert!(property(&spec, NEW, "ExecStartEx").unwrap().contains("--name=$HOME"));
+    fn every_character_is_kept_or_refused_but_never_lost() {
+        for (argument, lost) in [("--name=$HOME", '$'), ("/srv/a;b.json", ';')] {
+            let mut spec = plain();
+            spec.exec.push(argument.into());
+            let error = transient_properties(&"work".parse().unwrap(), &spec, Scope::User, OLD).unwrap_err();
+            assert!(
+                matches!(error, Error::LostCharacter { character, version: 252, .. } if character == lost)
+            );
+            assert!(property(&spec, NEW, "ExecStartEx").unwrap().contains(argument));
+        }
     }
 
     #[test]

@@ -1,0 +1,55 @@
+//! The machine's own bridge: kept by the system manager, run as a user who is not root.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::bridge::{everything, get, refused};
+use crate::machine::Machine;
+
+crate::tests![roots_bridge_is_the_machines_and_runs_as_the_user_of_its_config];
+
+fn roots_bridge_is_the_machines_and_runs_as_the_user_of_its_config(machine: &Machine) {
+    let text = json!({
+        "mcpServers": { "e": everything() },
+        "bridge": { "port": 8350, "daemon": { "user": "loner", "environment": { "WHO": "${CALLER}" } } },
+    });
+    let script = "install -d /etc/foxxy-bridge; printf '%s' \"$1\" > /etc/foxxy-bridge/config.json";
+    machine.root(&["sh", "-euc", script, "sh", &text.to_string()]).success();
+    let foxxy = |arguments: &[&str]| machine.root(&[&["foxxy-bridge", "server"], arguments].concat());
+
+    let start = ["env", "CALLER=s3cr3t", "foxxy-bridge", "server", "start", "--daemon"];
+    let said = machine.root(&start).success();
+    assert!(said.starts_with("started default: http://127.0.0.1:8350/mcp (PID "), "{said}");
+    assert_eq!(get(machine, "http://127.0.0.1:8350/readyz"), "200");
+    let list: Value = serde_json::from_str(&foxxy(&["list", "--format", "json"]).success()).expect("JSON");
+    assert_eq!(list[0]["config"], "/etc/foxxy-bridge/config.json");
+    let mut status = Value::Null;
+    machine.wait_until(Duration::from_secs(30), "its server is connected", || {
+        let said = foxxy(&["server-status", "--format", "json"]).stdout;
+        status = serde_json::from_str(&said).unwrap_or_default();
+        status["healthy"] == true
+    });
+    for pid in [&status["pid"], &status["upstreams"][0]["pid"]] {
+        let user = machine.root(&["ps", "-o", "user=", "-p", &pid.to_string()]).success();
+        assert_eq!(user.trim(), "loner", "process {pid}");
+    }
+    let show = ["systemctl", "show", "foxxy-bridge-default", "--property=User,Type,ActiveState"];
+    let show = machine.root(&show).success();
+    for property in ["User=loner", "Type=notify", "ActiveState=active"] {
+        assert!(show.lines().any(|line| line == property), "{property}: {show}");
+    }
+    assert!(!machine.user(&["systemctl", "show", "foxxy-bridge-default"]).success().contains("s3cr3t"));
+    assert!(foxxy(&["logs"]).success().contains("e: connected: "));
+    refused(machine.user(&["foxxy-bridge", "server", "stop", "--system"]), 77);
+
+    foxxy(&["restart"]).success();
+    assert_eq!(get(machine, "http://127.0.0.1:8350/readyz"), "200");
+    assert_eq!(foxxy(&["stop"]).success(), "stopped default\n");
+    assert_eq!(foxxy(&["list", "--format", "json"]).success(), "[]\n");
+    assert_eq!(machine.root(&["pgrep", "--list-full", "--exact", "foxxy-bridge"]).stdout, "");
+    let units = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "foxxy-bridge*"];
+    assert_eq!(machine.root(&units).success(), "");
+    assert_eq!(machine.root(&["find", "/run/foxxy-bridge", "-mindepth", "1"]).stdout, "");
+    machine.root(&["rm", "-r", "/etc/foxxy-bridge"]).success();
+}
