@@ -1,10 +1,12 @@
 //! The relay: clients' sessions on one side, upstreams on the other, and the catalog between them.
 
 mod catalog;
+mod forward;
 mod reload;
 mod router;
 mod session;
 mod upstream;
+mod welcome;
 mod wire;
 
 use std::path::PathBuf;
@@ -21,7 +23,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::catalog::Catalog;
-pub use self::router::{Exchange, Handled, NewSession};
+pub use self::forward::Exchange;
+pub use self::router::{Handled, NewSession};
 use self::session::{LogLevel, Sessions};
 pub use self::session::{Session, View};
 use self::upstream::{Builtin, Hub, Lists, Upstream};

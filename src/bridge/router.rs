@@ -1,18 +1,16 @@
 //! What a client says, and where it goes: answered here, or carried to the upstream that has what is asked for.
 
 use std::borrow::Cow;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
 
+use super::forward::{Exchange, Forward};
 use super::session::LogLevel;
-use super::upstream::{CallError, PROGRESS_QUEUE, ProgressTo, Reply, Unavailable, Upstream};
+use super::upstream::{CallError, Upstream};
 use super::wire::{self, Edit, Message, Params};
 use super::{Bridge, Core, LATEST_PROTOCOL, PROTOCOLS, Session, View};
 
@@ -29,14 +27,6 @@ pub enum Handled {
     Malformed(Vec<u8>),
     /// Something later.
     Pending(Exchange),
-}
-
-/// A request that an upstream is working on.
-pub struct Exchange {
-    /// What it says on the way, when the client asked to hear it.
-    pub progress: Option<mpsc::Receiver<Bytes>>,
-    /// The answer; it comes at the end, whatever happens.
-    pub answer: Pin<Box<dyn Future<Output = Vec<u8>> + Send>>,
 }
 
 /// A session that has begun.
@@ -170,24 +160,6 @@ enum Taken {
     Forward(Forward),
 }
 
-/// A request on its way to an upstream.
-struct Forward {
-    upstream: Arc<Upstream>,
-    /// As the client wrote it.
-    id: String,
-    /// Where that stands.
-    id_at: std::ops::Range<usize>,
-    /// A name to put in place of the client's, as JSON, and where.
-    rename: Option<(std::ops::Range<usize>, String)>,
-    /// The client's progress token, as JSON, and where it stands. It is replaced also where the client cannot be told
-    /// of progress: as it is, it could be the token of another request.
-    token: Option<(std::ops::Range<usize>, Box<RawValue>)>,
-    /// Whether the client can be told of progress.
-    streams: bool,
-    /// Whether a failure is for the model to read, as a tool's result is.
-    is_tool: bool,
-}
-
 impl Core {
     async fn take(&self, session: &Arc<Session>, text: &str, streams: bool) -> Taken {
         match wire::parse(text) {
@@ -285,62 +257,6 @@ impl Core {
             tokio::spawn(async move { live.set_level(level.name()).await });
         }
     }
-
-    /// The answer to `initialize` at `/mcp`.
-    fn welcome(&self, protocol: &str) -> String {
-        let setup = self.setup();
-        let shared = &setup.config.bridge.aggregation;
-        let mut capabilities = json!({ "logging": {}, "completions": {} });
-        if shared.tools {
-            capabilities["tools"] = json!({ "listChanged": true });
-        }
-        if shared.prompts {
-            capabilities["prompts"] = json!({ "listChanged": true });
-        }
-        if shared.resources {
-            capabilities["resources"] = json!({ "listChanged": true, "subscribe": true });
-        }
-        let mut welcome = json!({
-            "protocolVersion": protocol,
-            "capabilities": capabilities,
-            "serverInfo": { "name": "foxxy-bridge", "version": env!("CARGO_PKG_VERSION") },
-        });
-        let instructions: Vec<String> = self
-            .setup()
-            .upstreams
-            .values()
-            .filter_map(|upstream| {
-                let live = upstream.live()?;
-                let instructions = live.server.instructions.as_ref()?;
-                Some(format!("# {}\n\n{}", upstream.spec.name, instructions.trim()))
-            })
-            .collect();
-        if !instructions.is_empty() {
-            welcome["instructions"] = instructions.join("\n\n").into();
-        }
-        welcome.to_string()
-    }
-
-    /// The answer to `initialize` at `/mcp/NAME`: what that upstream said, as it said it.
-    async fn welcome_to(&self, name: &str, protocol: &str) -> Result<String, String> {
-        let upstream = self
-            .setup()
-            .upstreams
-            .get(name)
-            .cloned()
-            .ok_or_else(|| format!("there is no upstream `{name}`"))?;
-        let live = upstream.reach().await.map_err(|error| error.to_string())?;
-        let mut welcome =
-            format!(r#"{{"protocolVersion":"{protocol}","capabilities":{}"#, live.server.capabilities);
-        if let Some(info) = &live.server.server_info {
-            welcome.push_str(&format!(r#","serverInfo":{info}"#));
-        }
-        if let Some(instructions) = &live.server.instructions {
-            welcome.push_str(&format!(r#","instructions":{}"#, wire::quote(instructions)));
-        }
-        welcome.push('}');
-        Ok(welcome)
-    }
 }
 
 type Routed = (Arc<Upstream>, Option<(std::ops::Range<usize>, String)>);
@@ -392,97 +308,5 @@ fn cancel(session: &Session, text: &str, params: Option<&RawValue>) {
     if let Some((connection, id)) = session.call(request.get()) {
         connection.notify(wire::spliced(text, &mut [Edit::of(text, request, &id.to_string())]));
         connection.fail(id, CallError::Cancelled);
-    }
-}
-
-impl Forward {
-    /// Sends the request; `message` is the text that all ranges are of.
-    fn start(self, message: Bytes, session: Arc<Session>) -> Exchange {
-        let (sink, progress) = match &self.token {
-            Some(_) if self.streams => {
-                let (sink, progress) = mpsc::channel(PROGRESS_QUEUE);
-                (Some(sink), Some(progress))
-            }
-            _ => (None, None),
-        };
-        Exchange { progress, answer: Box::pin(self.carry(message, session, sink)) }
-    }
-
-    async fn carry(
-        self,
-        message: Bytes,
-        session: Arc<Session>,
-        sink: Option<mpsc::Sender<Bytes>>,
-    ) -> Vec<u8> {
-        let _held = session.hold();
-        let outcome = match self.ask(&message, &session, sink.clone()).await {
-            // It never got there, so that a second try cannot do anything twice.
-            Err(Failure::Call(CallError::NotDelivered(_))) => self.ask(&message, &session, sink).await,
-            outcome => outcome,
-        };
-        match outcome {
-            Ok(reply) => reply.under(&self.id),
-            Err(failure) => {
-                let reason = match failure {
-                    Failure::Unavailable(error) => error.to_string(),
-                    Failure::Call(error) => format!("upstream `{}`: {error}", self.upstream.spec.name),
-                };
-                if self.is_tool {
-                    let result = json!({ "content": [{ "type": "text", "text": reason }], "isError": true });
-                    wire::result(&self.id, &result.to_string()).into_bytes()
-                } else {
-                    wire::error(&self.id, wire::INTERNAL_ERROR, &reason).into_bytes()
-                }
-            }
-        }
-    }
-
-    async fn ask(
-        &self,
-        message: &Bytes,
-        session: &Arc<Session>,
-        sink: Option<mpsc::Sender<Bytes>>,
-    ) -> Result<Reply, Failure> {
-        let live = self.upstream.reach().await.map_err(Failure::Unavailable)?;
-        let text = std::str::from_utf8(message).unwrap_or_default();
-        let write = |id: u64| {
-            let id = id.to_string();
-            let mut edits = vec![Edit { at: self.id_at.clone(), with: &id }];
-            if let Some((at, name)) = &self.rename {
-                edits.push(Edit { at: at.clone(), with: name });
-            }
-            if let Some((at, _)) = &self.token {
-                edits.push(Edit { at: at.clone(), with: &id });
-            }
-            wire::spliced(text, &mut edits)
-        };
-        let progress = match (&self.token, sink) {
-            (Some((_, token)), Some(sink)) => Some(ProgressTo { token: token.clone(), sink }),
-            _ => None,
-        };
-        let _finished = Finished { session, id: &self.id };
-        let connection = &live.connection;
-        let sent = |id| session.began(&self.id, connection, id);
-        connection
-            .request(write, progress, self.upstream.spec.call_timeout, sent)
-            .await
-            .map_err(Failure::Call)
-    }
-}
-
-enum Failure {
-    Unavailable(Unavailable),
-    Call(CallError),
-}
-
-/// Takes a request off its session's list however it ends.
-struct Finished<'a> {
-    session: &'a Session,
-    id: &'a str,
-}
-
-impl Drop for Finished<'_> {
-    fn drop(&mut self) {
-        self.session.finished(self.id);
     }
 }

@@ -1,6 +1,7 @@
 //! One MCP server behind the bridge: it is connected, kept connected, and its last known offer is kept with it.
 
 mod builtin;
+mod child;
 mod connection;
 mod handshake;
 mod http;

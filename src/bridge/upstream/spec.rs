@@ -9,8 +9,9 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
+use super::child::Program;
 use super::http::{Endpoint, Http};
-use super::stdio::{Pipe, Program};
+use super::stdio::Pipe;
 use super::{Builtin, Connection, Link};
 use crate::config;
 

@@ -1,21 +1,18 @@
 //! An upstream that is a child process: one message a line on its standard input and output.
 
-use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{Notify, watch};
 
+use super::child::{Program, SpawnError, describe, exited, signal_group, spawn};
 use super::connection::{CallError, Connection};
-use crate::host;
 
 /// What may wait to be written to a child that does not read; more is refused.
 const MAX_UNWRITTEN: usize = 64 << 20;
@@ -25,74 +22,6 @@ const MAX_MESSAGE: usize = 64 << 20;
 const MAX_LOG_LINE: usize = 8 << 10;
 /// How long a child may take to end by itself once its standard input is closed, and again once it got SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// What is set for the bridge by its own service manager, and would mislead a child (sd_notify(3), systemd.exec(5)).
-const NOT_FOR_CHILDREN: [&str; 13] = [
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "LISTEN_PIDFDID",
-    "FDSTORE",
-    "JOURNAL_STREAM",
-    "INVOCATION_ID",
-    "SYSTEMD_EXEC_PID",
-    "MANAGERPID",
-    "CREDENTIALS_DIRECTORY",
-];
-
-/// What to run.
-#[derive(Debug, Clone)]
-pub(crate) struct Program {
-    /// For the log.
-    pub(crate) name: String,
-    /// A path, or a name to be found on PATH.
-    pub(crate) command: String,
-    /// Its arguments.
-    pub(crate) args: Vec<String>,
-    /// Set on top of the bridge's own environment.
-    pub(crate) env: Vec<(String, String)>,
-    /// Where it runs.
-    pub(crate) cwd: Option<PathBuf>,
-}
-
-/// Why a program did not start.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SpawnError {
-    /// No such command.
-    #[error("command `{command}` was not found on PATH ({path})")]
-    NotFound {
-        /// As configured.
-        command: String,
-        /// Where it was looked for.
-        path: String,
-    },
-    /// No such folder to run in.
-    #[error("its folder {} cannot be used: {source}", .cwd.display())]
-    Folder {
-        /// As configured.
-        cwd: PathBuf,
-        /// From the system.
-        source: io::Error,
-    },
-    /// Anything else.
-    #[error("`{command}` did not start: {source}")]
-    Other {
-        /// As configured.
-        command: String,
-        /// From the system.
-        source: io::Error,
-    },
-}
-
-impl SpawnError {
-    /// Whether the next attempt will end the same unless a person does something.
-    pub(crate) fn is_lasting(&self) -> bool {
-        matches!(self, Self::NotFound { .. } | Self::Folder { .. })
-    }
-}
 
 /// The way to a child.
 #[derive(Debug)]
@@ -196,43 +125,6 @@ impl Drop for Pipe {
         // Whoever could close it in order is gone: the end of its input is what every child understands.
         self.outbox.with(Option::take);
         self.outbox.ready.notify_one();
-    }
-}
-
-fn spawn(program: &Program) -> Result<Child, SpawnError> {
-    let configured =
-        program.env.iter().rev().find(|(key, _)| key == "PATH").map(|(_, path)| OsString::from(path));
-    let path = configured.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
-    let Some(found) = host::path::find(&program.command, &path, program.cwd.as_deref()) else {
-        return Err(SpawnError::NotFound {
-            command: program.command.clone(),
-            path: path.to_string_lossy().into_owned(),
-        });
-    };
-    if let Some(cwd) = &program.cwd
-        && let Err(source) = std::fs::read_dir(cwd)
-    {
-        return Err(SpawnError::Folder { cwd: cwd.clone(), source });
-    }
-    let mut command = Command::new(found);
-    command.args(&program.args).envs(program.env.iter().map(|(key, value)| (key, value)));
-    for name in NOT_FOR_CHILDREN {
-        if !program.env.iter().any(|(key, _)| key == name) {
-            command.env_remove(name);
-        }
-    }
-    if let Some(cwd) = &program.cwd {
-        command.current_dir(cwd);
-    }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    command.spawn().map_err(|source| SpawnError::Other { command: program.command.clone(), source })
-}
-
-/// Signals the process group of a child that has not been reaped yet, so that its id cannot be another's.
-fn signal_group(pid: u32, signal: Signal) {
-    if let Some(group) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // Fails only when nobody is left in the group.
-        let _ = kill_process_group(group, signal);
     }
 }
 
@@ -376,30 +268,5 @@ impl End {
             }
         }
         exited(child, pid).await
-    }
-}
-
-/// Waits for the child's end, kills what is left of its group, and only then reaps it: until then no stranger can have
-/// its id.
-async fn exited(child: &mut Child, pid: u32) -> Option<ExitStatus> {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
-        && let Ok(mut a_child_ended) = signal(SignalKind::child())
-    {
-        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        while matches!(waitid(WaitId::Pid(pid), look), Ok(None)) {
-            a_child_ended.recv().await;
-        }
-        // Fails only when nobody is left in the group.
-        let _ = kill_process_group(pid, Signal::KILL);
-    }
-    child.wait().await.ok()
-}
-
-fn describe(status: Option<ExitStatus>) -> String {
-    use std::os::unix::process::ExitStatusExt as _;
-    match status.map(|status| (status.code(), status.signal())) {
-        Some((Some(code), _)) => format!("its process ended with status {code}"),
-        Some((None, Some(signal))) => format!("its process was ended by signal {signal}"),
-        _ => "its process ended".to_owned(),
     }
 }

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use self::survey::Survey;
 use super::context::Context;
 use super::error::{Error, Exit};
-use crate::instance::{Name, Scope};
+use crate::instance::{Name, Paths, Scope};
 
 /// How long reaching the service manager may take.
 const REACH: Duration = Duration::from_secs(10);
@@ -65,6 +66,38 @@ impl Whose {
     /// The scope that is meant.
     fn scope(self) -> Scope {
         Context::scope(self.typed())
+    }
+}
+
+/// Which bridges are meant.
+#[derive(Debug, Args)]
+pub(crate) struct Targets {
+    /// Which [default: the one of the config, else the only one]
+    #[arg(value_parser = name_of)]
+    names: Vec<Name>,
+    /// All that are running
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+impl Targets {
+    /// Their names, and the folders that they are in. That there is none at all is told.
+    async fn find(&self, context: &Context) -> Result<(Paths, Survey, Vec<Name>), Error> {
+        let paths = context.paths(self.whose.scope())?;
+        let survey = Survey::take(&paths).await?;
+        let names = if self.all {
+            survey.known.iter().map(|known| known.name.clone()).collect()
+        } else if self.names.is_empty() {
+            vec![survey.meant(context, &paths)?]
+        } else {
+            self.names.clone()
+        };
+        if names.is_empty() {
+            survey.tell_none()?;
+        }
+        Ok((paths, survey, names))
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::survey::Survey;
-use super::{Context, Whose, name_of, unit};
+use super::{Context, Targets, unit};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
@@ -12,29 +12,12 @@ use crate::instance::{Instance, Name, Paths};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Which [default: the one of the config, else the only one]
-    #[arg(value_parser = name_of)]
-    names: Vec<Name>,
-    /// All that are running
-    #[arg(long, conflicts_with = "names")]
-    all: bool,
     #[command(flatten)]
-    whose: Whose,
+    targets: Targets,
 }
 
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
-    let paths = context.paths(options.whose.scope())?;
-    let survey = Survey::take(&paths).await?;
-    let names = if options.all {
-        survey.known.iter().map(|known| known.name.clone()).collect()
-    } else if options.names.is_empty() {
-        vec![survey.meant(context, &paths)?]
-    } else {
-        options.names
-    };
-    if names.is_empty() {
-        output::note("no bridge is running");
-    }
+    let (paths, survey, names) = options.targets.find(context).await?;
     for name in names {
         reload(&survey, &paths, &name, context).await?;
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::survey::Survey;
-use super::{Context, Whose, name_of, start, unit};
+use super::{Context, Targets, start, unit};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
@@ -16,29 +16,15 @@ const PATIENCE: Duration = Duration::from_secs(150);
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Which [default: the one of the config, else the only one]
-    #[arg(value_parser = name_of)]
-    names: Vec<Name>,
-    /// All that are running
-    #[arg(long, conflicts_with = "names")]
-    all: bool,
     #[command(flatten)]
-    whose: Whose,
+    targets: Targets,
 }
 
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
-    let paths = context.paths(options.whose.scope())?;
-    let mut survey = Survey::take(&paths).await?;
-    let names = if options.all {
-        survey.known.iter().filter(|known| known.managed.is_some()).map(|known| known.name.clone()).collect()
-    } else if options.names.is_empty() {
-        vec![survey.meant(context, &paths)?]
-    } else {
-        options.names
-    };
-    if names.is_empty() {
-        survey.tell_none()?;
-    }
+    let (paths, mut survey, names) = options.targets.find(context).await?;
+    // Nobody would start again what runs in the foreground of a terminal.
+    let kept = |name: &Name| survey.get(name).is_some_and(|known| known.managed.is_some());
+    let names: Vec<Name> = names.into_iter().filter(|name| !options.targets.all || kept(name)).collect();
     for name in names {
         restart(&mut survey, &paths, &name, context).await?;
     }

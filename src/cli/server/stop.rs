@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::survey::{Known, Survey};
-use super::{Context, Whose, name_of};
+use super::{Context, Targets};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
@@ -19,43 +19,28 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Which [default: the one of the config, else the only one]
-    #[arg(value_parser = name_of)]
-    names: Vec<Name>,
-    /// All that are running
-    #[arg(long, conflicts_with = "names")]
-    all: bool,
     /// At once, without asking it
     #[arg(short = 'F', long)]
     force: bool,
     #[command(flatten)]
-    whose: Whose,
+    targets: Targets,
 }
 
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
-    let paths = context.paths(options.whose.scope())?;
-    let mut survey = Survey::take(&paths).await?;
-    let names = if options.all {
-        survey.known.iter().map(|known| known.name.clone()).collect()
-    } else if options.names.is_empty() {
-        vec![survey.meant(context, &paths)?]
-    } else {
-        options.names
-    };
-    if names.is_empty() {
-        survey.tell_none()?;
-    }
+    let (paths, mut survey, names) = options.targets.find(context).await?;
     let mut failed = None;
     for name in names {
         match stop_one(&mut survey, &paths, &name, options.force).await {
             Ok(Stopped::Clean) => output::say(format!("stopped {name}")),
             Ok(Stopped::Killed) => output::say(format!("killed {name}")),
             // It ended by itself in between, which is what was wanted.
-            Ok(Stopped::NotRunning) if options.all => output::say(format!("{name} was not running any more")),
+            Ok(Stopped::NotRunning) if options.targets.all => {
+                output::say(format!("{name} was not running any more"));
+            }
             Ok(Stopped::NotRunning) => failed = Some(survey.unknown(&name, Exit::Failed)),
             Err(error) => failed = Some(error),
         }
-        if let Some(error) = failed.take_if(|_| options.all) {
+        if let Some(error) = failed.take_if(|_| options.targets.all) {
             output::complain(&error);
             failed = Some(Error::new(error.exit, "not all bridges were stopped"));
         }
