@@ -108,8 +108,13 @@ impl Bridge {
 
     /// Asks it to end, and waits until it has.
     pub(crate) fn end(&mut self) {
+        assert!(self.ends(), "it did not end at SIGTERM:\n{}", self.log());
+    }
+
+    /// Ends it in any case; whether SIGTERM was enough.
+    fn ends(&mut self) -> bool {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return;
+            return true;
         }
         let _ = kill_process(self.pid(), Signal::TERM);
         let began = Instant::now();
@@ -117,10 +122,11 @@ impl Bridge {
             if began.elapsed() > PATIENCE {
                 let _ = self.child.kill();
                 let _ = self.child.wait();
-                panic!("it did not end at SIGTERM:\n{}", self.log());
+                return false;
             }
             std::thread::sleep(GLANCE);
         }
+        true
     }
 
     /// Ends it as the kernel would that is out of memory.
@@ -134,8 +140,7 @@ impl Drop for Bridge {
     #[expect(clippy::print_stderr, reason = "it tells of a test that fails")]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let _ = kill_process(self.pid(), Signal::TERM);
-            let _ = self.child.wait();
+            self.ends();
             eprintln!("the bridge's log:\n{}", self.log());
         } else {
             self.end();

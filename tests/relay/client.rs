@@ -39,6 +39,11 @@ impl Answer {
 
     /// The data of the next event; `None` at the end of the stream.
     pub(crate) async fn event(&mut self) -> Option<String> {
+        tokio::time::timeout(PATIENCE, self.next()).await.expect("an event in time")
+    }
+
+    /// Past the comments that show that a stream lives.
+    async fn next(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.unread.windows(2).position(|two| two == b"\n\n") {
                 let event: Vec<u8> = self.unread.drain(..end + 2).collect();
@@ -49,8 +54,7 @@ impl Answer {
                 }
                 continue;
             }
-            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("an event in time")?;
-            if let Ok(data) = frame.expect("a whole stream").into_data() {
+            if let Ok(data) = self.body.frame().await?.expect("a whole stream").into_data() {
                 self.unread.extend_from_slice(&data);
             }
         }
