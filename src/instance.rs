@@ -2,6 +2,7 @@
 //!
 //! An instance is its config file's canonical path; its name is what people type and what systemd sees.
 
+pub mod environment;
 pub mod lock;
 mod name;
 mod paths;

@@ -7,6 +7,7 @@ mod upstream;
 mod wire;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -70,6 +71,7 @@ pub(crate) struct Core {
     sessions: Sessions,
     began: Instant,
     started_at: jiff::Timestamp,
+    settled: AtomicBool,
     stopping: CancellationToken,
     changed: Notify,
     disabled: Vec<UpstreamStatus>,
@@ -100,6 +102,7 @@ impl Bridge {
             sessions: Sessions::default(),
             began: Instant::now(),
             started_at: jiff::Timestamp::now(),
+            settled: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             changed: Notify::new(),
             disabled: disabled.clone(),
@@ -205,12 +208,16 @@ impl Core {
 
     /// Waits for upstreams that are still in their first attempt, for a short while after the start.
     async fn settle(&self) {
+        if self.settled.load(Ordering::Relaxed) {
+            return;
+        }
         let all = async {
             for upstream in self.upstreams().values() {
                 upstream.settled().await;
             }
         };
         let _ = tokio::time::timeout_at(self.began + SETTLING, all).await;
+        self.settled.store(true, Ordering::Relaxed);
     }
 
     /// Makes the catalog anew, and says what became different.

@@ -230,12 +230,7 @@ impl Core {
             },
             View::All => {
                 let list = |list: &str| answer(list);
-                if matches!(
-                    method,
-                    "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list"
-                ) {
-                    self.settle().await;
-                }
+                self.settle().await;
                 let catalog = self.catalog();
                 match method {
                     "tools/list" => return list(&catalog.tools_list),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::Error;
 use super::output;
 use crate::config::{self, Choice, Loaded, Sources};
-use crate::host::log::Detail;
+use crate::host::{self, log::Detail};
 use crate::instance::{self, Instance, Name, Paths, Scope, lock};
 
 /// The options that all commands have.
@@ -78,8 +78,8 @@ impl Context {
             variables.borrow_mut().insert(name.to_owned(), value.clone());
             Some(value)
         };
-        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        let sources = Sources { env: &env, home: std::env::home_dir(), credentials };
+        let sources =
+            Sources { env: &env, home: std::env::home_dir(), credentials: host::credentials::folder() };
         match config::load(path, &sources) {
             Ok(loaded) => Ok(Read { loaded, variables: variables.into_inner() }),
             Err(invalid) => {

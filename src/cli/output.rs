@@ -60,6 +60,19 @@ pub(crate) fn complain(error: &Error) {
     }
 }
 
+/// Text from elsewhere, without what would steer the terminal.
+pub(crate) fn tame(text: &str) -> String {
+    text.chars()
+        .map(|character| if character.is_control() && character != '\t' { '\u{fffd}' } else { character })
+        .collect()
+}
+
+/// Empties the terminal's screen.
+pub(crate) fn clear_screen() {
+    // Not by `say`, which drops escape sequences where colour is not wanted.
+    let _ = io::stdout().write_all(b"\x1b[H\x1b[2J\x1b[3J").and_then(|()| io::stdout().flush());
+}
+
 /// Prints a value as JSON.
 pub(crate) fn say_json(value: &impl serde::Serialize) {
     match serde_json::to_string_pretty(value) {

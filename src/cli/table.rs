@@ -75,12 +75,26 @@ mod tests {
 
     #[test]
     fn a_terminal_gets_a_frame() {
-        insta::assert_snapshot!(framed(&HEADER, &rows(), 80, &["PID"]), @r"");
+        insta::assert_snapshot!(framed(&HEADER, &rows(), 80, &["PID"]), @r"
+        ┏━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓
+        ┃ Name       ┃ PID   ┃ Config File                        ┃
+        ┡━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┩
+        │ default    │ 12345 │ ~/.config/foxxy-bridge/config.json │
+        │ production │ 6     │ /etc/foxxy-bridge/prod.json        │
+        └────────────┴───────┴────────────────────────────────────┘
+        ");
     }
 
     #[test]
     fn a_narrow_terminal_gets_what_matters_most() {
-        insta::assert_snapshot!(framed(&HEADER, &rows(), 54, &["PID"]), @r"");
+        insta::assert_snapshot!(framed(&HEADER, &rows(), 54, &["PID"]), @r"
+        ┏━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓
+        ┃ Name       ┃ Config File                        ┃
+        ┡━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┩
+        │ default    │ ~/.config/foxxy-bridge/config.json │
+        │ production │ /etc/foxxy-bridge/prod.json        │
+        └────────────┴────────────────────────────────────┘
+        ");
     }
 
     #[test]
@@ -90,6 +104,10 @@ mod tests {
 
     #[test]
     fn a_pipe_gets_columns() {
-        insta::assert_snapshot!(plain(&HEADER, rows()), @r"");
+        insta::assert_snapshot!(plain(&HEADER, rows()), @r"
+        Name        PID    Config File
+        default     12345  ~/.config/foxxy-bridge/config.json
+        production  6      /etc/foxxy-bridge/prod.json
+        ");
     }
 }

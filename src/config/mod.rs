@@ -1,28 +1,26 @@
 //! The file a person writes: JSON or TOML, expanded, checked, and turned into plain data.
 //!
-//! [`load`] is the way in; the order of its steps is the order of the modules below. Nothing here writes a file, and
-//! no secret shows in `Debug`, in [`show`], or in a [`Problem`].
+//! [`load`] is the way in: `file` reads the text, `document` makes a tree of it, `check` brings the tree into line with
+//! the `schema` of the model (and has `expand` expand its strings), serde turns it into the model, `rules` checks what
+//! no schema can say. Nothing here writes a file, and no secret shows in `Debug`, in [`show`], or in a [`Problem`].
 
-mod file;
-
-mod document;
-
-mod schema;
+mod load;
 
 mod check;
+mod describe;
+mod document;
 mod expand;
-
+mod file;
 mod pending;
+mod problem;
 mod rules;
+mod schema;
 
 mod daemon;
 mod model;
 mod text;
 mod units;
 mod upstream;
-
-mod load;
-mod problem;
 
 pub use daemon::{Daemon, Limits, LogFiles, ManagerChoice, Restart, Sandbox, Scope};
 pub use document::Format;

@@ -2,7 +2,8 @@
 
 use serde_json::Value as Json;
 
-use super::check::{join, segment, to_json};
+use super::check::to_json;
+use super::describe::{join, segment};
 use super::document::{Node, Value};
 use super::model::Bridge;
 use super::problem::{Note, Report};
@@ -17,6 +18,8 @@ const PENDING: &[Row] = &[
     ("mcpServers.*.oauth_config", None),
     ("mcpServers.*.security", None),
     ("mcpServers.*.tags", None),
+    ("mcpServers.*.log_level", None),
+    ("mcpServers.*.resourceNamespace", None),
     ("bridge.oauth_port", None),
     ("bridge.failover", None),
     ("bridge.configReload", None),

@@ -8,6 +8,9 @@ use serde::Serialize;
 /// More problems (or warnings) than this help nobody; the rest is counted, not kept.
 const MOST: usize = 100;
 
+/// A message that quotes more than this of a file is cut.
+const LONGEST: usize = 300;
+
 /// One thing wrong in one place of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -135,9 +138,9 @@ impl Notes {
             .map(|note| Problem {
                 file: file.to_owned(),
                 at: Some(position(text, note.offset)),
-                key: note.key,
-                message: note.message,
-                hint: note.hint,
+                key: line(&note.key),
+                message: line(&note.message),
+                hint: note.hint.map(|hint| line(&hint)),
             })
             .collect();
         if self.more > 0 {
@@ -177,6 +180,19 @@ impl Report {
         } else {
             Err(Invalid { kind: InvalidKind::Content, problems, warnings })
         }
+    }
+}
+
+/// A text as part of one line on a terminal: no line ends, no escape sequences, not too long.
+fn line(text: &str) -> String {
+    shorten(text, LONGEST).replace(char::is_control, " ")
+}
+
+/// At most so many characters of a text.
+pub(crate) fn shorten(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 
-use super::check::{join, segment};
 use super::daemon::{Daemon, Scope};
+use super::describe::{join, segment};
 use super::document::{Entry, Node, Value};
 use super::expand::{is_file_name, is_variable};
 use super::model::{Authentication, Bridge, Config};

@@ -21,7 +21,7 @@ pub fn schema() -> Value {
     schema
 }
 
-/// Turns our own keywords into what every validator understands.
+/// Turns our own keywords and allowances into what every validator understands.
 fn publish(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
@@ -30,6 +30,7 @@ fn publish(schema: &mut Value) {
             }
             object.retain(|key, _| !key.starts_with("x-"));
             object.values_mut().for_each(publish);
+            allow_expansions(object);
         }
         Value::Array(items) => items.iter_mut().for_each(publish),
         _ => {}
@@ -37,11 +38,36 @@ fn publish(schema: &mut Value) {
 }
 
 fn add_spellings(object: &mut Map<String, Value>, spellings: &Map<String, Value>) {
+    let Some(Value::Array(variants)) = object.get_mut("oneOf") else { return };
     for (spelling, meaning) in spellings {
-        if let Some(Value::Array(variants)) = object.get_mut("oneOf") {
-            let description = format!("The same as {}.", meaning.as_str().unwrap_or_default());
-            variants.push(json!({ "description": description, "type": "string", "const": spelling }));
-        }
+        let description = format!("The same as {}.", meaning.as_str().unwrap_or_default());
+        variants.push(json!({ "type": "string", "const": spelling, "description": description }));
+    }
+}
+
+/// A `${…}` may stand for any number, truth or word; what it gives is not for an editor to check.
+fn allow_expansions(object: &mut Map<String, Value>) {
+    const EXPANSION: &str = r"\$\{";
+    let words = |variant: &Value| variant.get("const").is_some();
+    if let Some(Value::Array(variants)) = object.get_mut("oneOf")
+        && variants.iter().all(words)
+    {
+        variants.push(json!({ "type": "string", "pattern": EXPANSION }));
+    }
+    if let Some(Value::String(pattern)) = object.get_mut("pattern") {
+        pattern.push('|');
+        pattern.push_str(EXPANSION);
+    }
+    let plain = |name: &Value| ["integer", "number", "boolean"].iter().any(|plain| name == plain);
+    let mut types = match object.get("type") {
+        Some(Value::Array(names)) => names.clone(),
+        Some(name) => vec![name.clone()],
+        None => return,
+    };
+    if types.iter().any(plain) && !types.contains(&json!("string")) {
+        types.push(json!("string"));
+        object.insert("type".to_owned(), Value::Array(types));
+        object.insert("pattern".to_owned(), json!(EXPANSION));
     }
 }
 

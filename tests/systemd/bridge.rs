@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::machine::{Machine, Output};
+use crate::machine::Machine;
+use crate::output::Output;
 
 /// How long upstreams may take to connect: node and python start slowly on a busy machine.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(30);

@@ -14,6 +14,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
+use serde_json::Value;
+
+use crate::output::Output;
 
 /// How long a machine may take to boot; it takes about 5 s.
 const BOOT_DEADLINE: Duration = Duration::from_secs(90);
@@ -90,8 +93,8 @@ pub(crate) struct Machine {
     leader: u32,
     /// The uid of `tester`.
     tester: u32,
-    /// What was run since the last look, for whoever has to explain a failure.
-    transcript: Mutex<String>,
+    /// What was run since the last look, and how often in a row it said the same.
+    transcript: Mutex<Vec<(Output, usize)>>,
 }
 
 /// Who runs a command.
@@ -124,7 +127,7 @@ impl Machine {
         let nspawn =
             spawn(tree, &id, &cgroups[0], &console).map_err(|e| format!("setpriv (util-linux): {e}"))?;
 
-        let transcript = Mutex::new(String::new());
+        let transcript = Mutex::new(Vec::new());
         let mut machine = Self { nspawn, console, cgroups, leader: 0, tester: 0, transcript };
         machine.wait_for_boot(&id).map_err(|why| {
             format!("{why}\n--- console\n{}{}", read_all(&machine.console), machine.explain(&[]))
@@ -176,6 +179,15 @@ impl Machine {
         self.run(As::Root, argv)
     }
 
+    /// What an MCP client that is not ours gets from a server, as `tester`: `target` and `steps` are those of
+    /// `tests/servers/client.py`. Panics when there is no session; errors that the server answered are in the result.
+    #[track_caller]
+    pub(crate) fn mcp(&self, target: &str, steps: &Value) -> Value {
+        let client = ["/opt/servers/venv/bin/python", "/opt/servers/client.py", target, "steps"];
+        let output = self.user(&[&client[..], &[&steps.to_string()]].concat());
+        serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("no MCP session: {output}"))
+    }
+
     /// Waits for a condition; panics with `what` when it has not come true by the deadline.
     #[track_caller]
     pub(crate) fn wait_until(&self, deadline: Duration, what: &str, condition: impl FnMut() -> bool) {
@@ -184,16 +196,28 @@ impl Machine {
 
     /// What was run since the last call, and the last lines of the journal, chosen by journalctl's options.
     pub(crate) fn explain(&self, journal: &[&str]) -> String {
-        let mut text = std::mem::take(&mut *self.transcript.lock().expect("no test holds the transcript"));
+        let transcript = std::mem::take(&mut *self.transcript.lock().expect("no test holds the transcript"));
+        let mut text = String::new();
+        for (output, times) in transcript {
+            let again = if times > 1 { format!(" ({times} times)") } else { String::new() };
+            let _ = writeln!(text, "{output}{again}");
+        }
         if self.leader != 0 {
             let argv = [&["journalctl", "--no-pager", "--no-hostname", "--lines=60"], journal].concat();
-            let _ = write!(text, "--- journal\n{}", self.root(&argv).stdout);
+            let _ = write!(text, "--- journal\n{}", self.execute(As::Root, &argv).stdout);
         }
         text
     }
 
     #[track_caller]
     fn run(&self, who: As, argv: &[&str]) -> Output {
+        let output = self.execute(who, argv);
+        self.note(&output);
+        assert!(output.took < COMMAND_DEADLINE, "not done after {} s: {output}", COMMAND_DEADLINE.as_secs());
+        output
+    }
+
+    fn execute(&self, who: As, argv: &[&str]) -> Output {
         let stdout = tempfile::tempfile().expect("a file for stdout");
         let stderr = tempfile::tempfile().expect("a file for stderr");
         let start = Instant::now();
@@ -211,16 +235,21 @@ impl Machine {
         }
         let code = child.wait().expect("our own child").code();
 
-        let output = Output {
+        Output {
             command: argv.join(" "),
             code,
             stdout: read_all(&stdout),
             stderr: read_all(&stderr),
             took: start.elapsed(),
-        };
-        let _ = writeln!(self.transcript.lock().expect("no test holds the transcript"), "{output}");
-        assert!(output.took < COMMAND_DEADLINE, "not done after {} s: {output}", COMMAND_DEADLINE.as_secs());
-        output
+        }
+    }
+
+    fn note(&self, output: &Output) {
+        let mut transcript = self.transcript.lock().expect("no test holds the transcript");
+        match transcript.last_mut() {
+            Some((last, times)) if last.repeats(output) => *times += 1,
+            _ => transcript.push((output.clone(), 1)),
+        }
     }
 
     /// `argv` in the machine's namespaces, as `who`, with a clean environment and a deadline.
@@ -339,43 +368,4 @@ fn read_all(mut file: &File) -> String {
     let mut bytes = Vec::new();
     file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("our own temporary file");
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// What a command in the machine said.
-pub(crate) struct Output {
-    command: String,
-    took: Duration,
-    /// The exit status; none when a signal ended it.
-    pub(crate) code: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl Output {
-    /// Its stdout, if it succeeded; panics otherwise.
-    #[track_caller]
-    pub(crate) fn success(self) -> String {
-        assert!(self.code == Some(0), "expected success: {self}");
-        self.stdout
-    }
-
-    /// Its stderr, if it ended with this exit status; panics otherwise.
-    #[track_caller]
-    pub(crate) fn failure(self, code: i32) -> String {
-        assert!(self.code == Some(code), "expected exit status {code}: {self}");
-        self.stderr
-    }
-}
-
-impl std::fmt::Display for Output {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let code = self.code.map_or("a signal".to_owned(), |code| code.to_string());
-        write!(f, "$ {}\n[{code} after {:.1} s]", self.command, self.took.as_secs_f32())?;
-        for (name, text) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
-            if !text.is_empty() {
-                write!(f, "\n[{name}] {}", text.trim_end())?;
-            }
-        }
-        Ok(())
-    }
 }

@@ -8,6 +8,7 @@ mod failures;
 mod foreground;
 mod killed;
 mod machine;
+mod output;
 mod start;
 mod stop;
 mod system;
@@ -64,7 +65,11 @@ fn main() -> ExitCode {
 
 /// Runs one test; when it fails, tells what it ran and what the journal said meanwhile.
 fn run(booted: &Booted, test: Test) -> Result<(), Failed> {
-    let machine = booted.get_or_init(|| Machine::boot(Tree::Host)).as_ref()?;
+    let first = booted.get().is_none();
+    let machine = booted.get_or_init(|| Machine::boot(Tree::Host)).as_ref();
+    let machine = machine.map_err(|why| {
+        if first { why.as_str() } else { "the machine did not boot: see the first failure" }
+    })?;
     let since = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let outcome = catch_unwind(AssertUnwindSafe(|| test(machine)));
     let story = machine.explain(&[&format!("--since=@{since}")]);

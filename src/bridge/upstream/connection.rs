@@ -124,6 +124,11 @@ impl Connection {
         self.closed.borrow().clone()
     }
 
+    /// Whether the connection is over.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.borrow().is_some()
+    }
+
     /// Waits until the connection is over, and says why.
     pub(crate) async fn ended(&self) -> String {
         // Fails only when the sender is gone, and it is ours.

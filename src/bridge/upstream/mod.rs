@@ -204,7 +204,9 @@ impl Upstream {
 
     /// The connection, if there is one now.
     pub(crate) fn live(&self) -> Option<Arc<Live>> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // One that has just ended is still there until its end has been dealt with.
+        live.filter(|live| !live.connection.is_closed())
     }
 
     /// The connection. Where there is none, one is tried for at once, and waited for a while.
@@ -266,6 +268,19 @@ impl Upstream {
 
     /// Connects and keeps connected, until `stop`.
     pub(crate) async fn run(self: Arc<Self>) {
+        // A fault of ours in one upstream must not leave it dead for ever, and least of all unnoticed.
+        while let Err(fault) = tokio::spawn(Arc::clone(&self).keep_connected()).await {
+            tracing::error!(upstream = self.spec.name, "a fault of the bridge's own: {fault}");
+            self.enter(UpstreamState::Failed, Some(format!("a fault of the bridge's own: {fault}")));
+            tokio::select! {
+                () = tokio::time::sleep(MAX_PAUSE) => {}
+                () = self.stopping.cancelled() => break,
+            }
+        }
+        self.enter(UpstreamState::Stopped, None);
+    }
+
+    async fn keep_connected(self: Arc<Self>) {
         let mut failures = 0_u32;
         loop {
             let began = Instant::now();
@@ -286,14 +301,18 @@ impl Upstream {
                 self.enter(UpstreamState::Failed, Some(reason));
                 self.replace_offer(Offer::default());
             }
-            let pause = if lasting { MAX_PAUSE } else { pause(self.spec.retry, failures) };
+            let pause = match held {
+                _ if lasting => MAX_PAUSE,
+                // What has worked until now is most likely there again at once.
+                Some(_) => pause(self.spec.retry, failures.saturating_sub(1)),
+                None => pause(self.spec.retry, failures),
+            };
             tokio::select! {
                 () = tokio::time::sleep_until(began + pause) => {}
                 () = self.wanted.notified() => tokio::time::sleep_until(began + MIN_PAUSE).await,
                 () = self.stopping.cancelled() => break,
             }
         }
-        self.enter(UpstreamState::Stopped, None);
     }
 
     /// Ends `run` once its processes are gone.
@@ -406,10 +425,9 @@ impl Upstream {
     fn enter(&self, state: UpstreamState, error: Option<String>) {
         self.phase.send_modify(|phase| {
             if state != UpstreamState::Connecting {
-                phase.attempts += 1;
-            }
-            // While it tries again, the last failure is still what a person wants to read.
-            if state != UpstreamState::Connecting {
+                // Losing a connection is no attempt to connect.
+                phase.attempts += u64::from(phase.state == UpstreamState::Connecting);
+                // While it tries again, the last failure is still what a person wants to read.
                 phase.error = error;
             }
             phase.state = state;

@@ -191,6 +191,14 @@ impl Pipe {
     }
 }
 
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        // Whoever could close it in order is gone: the end of its input is what every child understands.
+        self.outbox.with(Option::take);
+        self.outbox.ready.notify_one();
+    }
+}
+
 fn spawn(program: &Program) -> Result<Child, SpawnError> {
     let configured =
         program.env.iter().rev().find(|(key, _)| key == "PATH").map(|(_, path)| OsString::from(path));

@@ -108,5 +108,6 @@ fn render(entry: &Entry) -> String {
         (None, Some("foxxy-bridge") | None) => String::new(),
         (None, Some(other)) => format!("{other}: "),
     };
-    format!("{FAINT}{time}{FAINT:#} {style}{level:<5}{style:#} {who}{}", entry.message)
+    let message = entry.message.lines().map(output::tame).collect::<Vec<_>>().join("\n    ");
+    format!("{FAINT}{time}{FAINT:#} {style}{level:<5}{style:#} {who}{message}")
 }

@@ -41,8 +41,7 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
             None => survey.meant(context, &paths)?,
         };
         if options.watch && output::is_terminal() {
-            // Home, then clear what was there: less flicker than the other way round.
-            output::say("\u{1b}[H\u{1b}[2J\u{1b}[3J");
+            output::clear_screen();
         }
         let exit = tell(&survey, &paths, context, &name, options.format).await?;
         if !options.watch {
@@ -150,7 +149,7 @@ fn render(status: &Status, known: &Known, answers: &Result<(), String>) -> Strin
     }
     for upstream in &status.upstreams {
         if let (Some(error), false) = (&upstream.error, upstream.state == UpstreamState::Connected) {
-            lines.push(format!("{BAD}{}:{BAD:#} {error}", upstream.name));
+            lines.push(format!("{BAD}{}:{BAD:#} {}", upstream.name, output::tame(error)));
         }
     }
     lines.join("\n")

@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +9,7 @@ use super::Context;
 use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
 use crate::config::{self, CpuQuota, Daemon, MemoryLimit};
-use crate::instance::{Instance, Scope};
+use crate::instance::{Instance, Scope, environment};
 use crate::manager::{Limits, Memory, Restart, UnitSpec};
 
 /// A bridge's own choice of address, where it differs from its config's.
@@ -103,63 +100,23 @@ fn memory(limit: MemoryLimit) -> Memory {
     }
 }
 
-/// Writes the variables that the bridge is to have: those of the caller that its config names, and those that the
-/// config sets. A file of this user's alone, as anybody may read what a unit's own `Environment=` says.
+/// Gives the instance the variables that its config names and the caller has, and those that its config sets. What the
+/// caller does not have stays as it was: a restart from a bare shell must not take a token away.
 pub(super) fn write_environment(instance: &Instance, read: &Read) -> Result<(), Error> {
     let daemon = &read.loaded.config.bridge.daemon;
-    let set = daemon.environment.iter().map(|(name, value)| (name.as_str(), value.expose()));
-    let mut variables: BTreeMap<&str, &str> =
-        read.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    variables.extend(set);
-    let path = instance.environment_file();
-    let failed = |error: io::Error| {
-        Error::new(Exit::Failed, format!("{} cannot be written", path.display())).because(error.to_string())
-    };
-    instance.paths().make_runtime_dir(instance.name()).map_err(failed)?;
-    // Written beside its place first: a restart at this moment reads the old one or the new one, never half of one.
-    let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)
-        .and_then(|mut file| file.write_all(environment_file(&variables).as_bytes()))
-        .and_then(|()| fs::rename(&fresh, &path));
-    written.map_err(failed)
-}
-
-/// Variables in the form that systemd reads (systemd.exec(5), `EnvironmentFile=`).
-fn environment_file(variables: &BTreeMap<&str, &str>) -> String {
-    let mut file = String::new();
-    for (name, value) in variables {
-        let mut quoted = String::with_capacity(value.len());
-        for character in value.chars() {
-            if matches!(character, '"' | '\\' | '`' | '$') {
-                quoted.push('\\');
-            }
-            quoted.push(character);
-        }
-        file.push_str(&format!("{name}=\"{quoted}\"\n"));
-    }
-    file
+    let set = daemon.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
+    let written = environment::read(instance).and_then(|mut variables| {
+        variables.extend(read.variables.clone());
+        variables.extend(set);
+        environment::write(instance, &variables)
+    });
+    written.map_err(|error| {
+        let what = format!("{} cannot be written", instance.environment_file().display());
+        Error::new(Exit::Failed, what).because(error.to_string())
+    })
 }
 
 fn text(path: &Path) -> Result<String, Error> {
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| Error::new(Exit::Failed, format!("the path {} is not UTF-8", path.display())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_quoted_as_systemd_reads_them() {
-        let variables = BTreeMap::from([("A", "plain"), ("B", "a \"b\" $c `d` \\e # f\nnext"), ("C", "")]);
-        assert_eq!(
-            environment_file(&variables),
-            "A=\"plain\"\nB=\"a \\\"b\\\" \\$c \\`d\\` \\\\e # f\nnext\"\nC=\"\"\n"
-        );
-    }
 }

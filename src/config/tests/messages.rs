@@ -152,11 +152,26 @@ fn keys_of_another_transport_warn() {
 }
 
 #[test]
-fn a_line_of_the_report_is_one_line_whatever_the_file_holds() {
-    let long = "x".repeat(500);
-    let text =
-        format!("{{\"mcpServers\": {{\"a\\nb{long}\": {{\"command\": 1, \"timeout\": \"a\\nb{long}\"}}}}}}");
-    let said = said(&text, Json);
-    assert_eq!(said.lines().count(), 3, "{said}");
-    assert!(said.lines().all(|line| line.len() < 400), "{said}");
+fn a_line_of_the_report_is_one_short_line_whatever_the_file_holds() {
+    let long = format!("a\n{}", "x".repeat(5000));
+    let plain = "x".repeat(5000);
+    for value in [
+        serde_json::json!({ &long: { "command": 1 } }),
+        serde_json::json!({ &plain: { "command": 1 } }),
+        serde_json::json!({ "s": { "command": "x", "timeout": &long } }),
+        serde_json::json!({ "s": { "url": &long } }),
+        serde_json::json!({ "s": { "command": "x", "env": { &long: "x" } } }),
+        serde_json::json!({ "s": { "command": "x", &long: "x" } }),
+        serde_json::json!({ "s": { "command": format!("${{{plain}}}") } }),
+        serde_json::json!({ "s": { "command": format!("${{file:{long}}}") } }),
+    ] {
+        let said = said(&serde_json::json!({ "mcpServers": value }).to_string(), Json);
+        for line in said.lines() {
+            assert!(
+                line.starts_with("error: config.json:1:") || line.starts_with("warning: config.json:1:"),
+                "{said}"
+            );
+            assert!(line.chars().count() < 1000, "{said}");
+        }
+    }
 }

@@ -314,7 +314,7 @@ mod tests {
         RuntimeDirectoryMode = uint32 448
         RuntimeDirectoryPreserve = "yes"
         MemoryMax = uint64 1073741824
-        MemoryHigh = uint64 536870912
+        MemoryHighScale = uint32 2147483647
         TasksMax = uint64 512
         CPUQuotaPerSecUSec = uint64 1500000
         LimitNOFILE = uint64 65536

@@ -1,0 +1,109 @@
+//! The variables that an instance's unit is given besides the manager's own: in a file for this user alone, as anybody
+//! may read what a unit's `Environment=` says.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use super::Instance;
+
+/// What systemd reads with a backslash before it inside double quotes (systemd.exec(5), `EnvironmentFile=`).
+const ESCAPED: [char; 4] = ['"', '\\', '`', '$'];
+
+/// Variables by name.
+pub type Variables = BTreeMap<String, String>;
+
+/// The variables that the instance has now; none when it has no file.
+pub fn read(instance: &Instance) -> io::Result<Variables> {
+    match fs::read_to_string(instance.environment_file()) {
+        Ok(text) => Ok(parse(&text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Variables::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives the instance these variables, from its next start on.
+pub fn write(instance: &Instance, variables: &Variables) -> io::Result<()> {
+    instance.paths().make_runtime_dir(instance.name())?;
+    let path = instance.environment_file();
+    // Written beside its place first: a restart at this moment reads the old one or the new one, never half of one.
+    let fresh = path.with_extension(format!("new-{}", std::process::id()));
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)
+        .and_then(|mut file| file.write_all(render(variables).as_bytes()))
+        .and_then(|()| fs::rename(&fresh, &path));
+    written.inspect_err(|_| {
+        // It is of no use to anybody; that it cannot be removed either changes nothing.
+        let _ = fs::remove_file(&fresh);
+    })
+}
+
+fn render(variables: &Variables) -> String {
+    let mut file = String::new();
+    for (name, value) in variables {
+        file.push_str(name);
+        file.push_str("=\"");
+        for character in value.chars() {
+            if ESCAPED.contains(&character) {
+                file.push('\\');
+            }
+            file.push(character);
+        }
+        file.push_str("\"\n");
+    }
+    file
+}
+
+/// Reads what `render` wrote.
+fn parse(mut text: &str) -> Variables {
+    let mut variables = Variables::new();
+    while let Some((name, rest)) = text.split_once("=\"") {
+        let mut value = String::new();
+        let mut characters = rest.char_indices();
+        let end = loop {
+            match characters.next() {
+                Some((_, '\\')) => value.extend(characters.next().map(|(_, character)| character)),
+                Some((at, '"')) => break at + 1,
+                Some((_, character)) => value.push(character),
+                None => return variables,
+            }
+        };
+        variables.insert(name.trim_start().to_owned(), value);
+        text = &rest[end..];
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn values_are_quoted_as_systemd_reads_them() {
+        let variables = [("A", "plain"), ("B", "a \"b\" $c `d` \\e # f\nnext"), ("C", "")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(
+            render(&variables.into()),
+            "A=\"plain\"\nB=\"a \\\"b\\\" \\$c \\`d\\` \\\\e # f\nnext\"\nC=\"\"\n"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_again(variables in prop::collection::btree_map("[A-Z_][A-Z0-9_]{0,8}", any::<String>(), 0..6)) {
+            prop_assert_eq!(parse(&render(&variables)), variables);
+        }
+
+        #[test]
+        fn no_text_is_too_strange_to_be_read(text in any::<String>()) {
+            parse(&text);
+        }
+    }
+}
