@@ -14,11 +14,12 @@ const FRAMED: TableStyle = TableStyle::new()
 /// No lines at all.
 const PLAIN: TableStyle = TableStyle::new();
 
-/// Renders rows under a header, as wide as the terminal allows.
-pub(crate) fn render(header: &[&str], rows: Vec<Vec<String>>) -> String {
+/// Renders rows under a header. On a terminal that is too narrow for all of it the columns of `spare` are left out, one
+/// after the other: a table whose every cell is broken over lines tells nothing. A pipe gets them all.
+pub(crate) fn render(header: &[&str], rows: Vec<Vec<String>>, spare: &[&str]) -> String {
     let terminal = output::is_terminal().then(|| terminal_size::terminal_size().map(|(width, _)| width.0));
     match terminal {
-        Some(width) => framed(header, rows, width),
+        Some(width) => framed(header, &rows, width.unwrap_or(u16::MAX), spare),
         None => plain(header, rows),
     }
 }
@@ -29,12 +30,25 @@ fn table(header: &[&str], rows: Vec<Vec<String>>, style: TableStyle) -> Table {
     table
 }
 
-fn framed(header: &[&str], rows: Vec<Vec<String>>, width: Option<u16>) -> String {
-    let mut table = table(header, rows, FRAMED);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    // Where the width is not known, nothing is wrapped.
-    table.set_width(width.unwrap_or(u16::MAX));
-    table.to_string()
+fn framed(header: &[&str], rows: &[Vec<String>], width: u16, spare: &[&str]) -> String {
+    let without = |left_out: &[&str]| {
+        let kept: Vec<usize> = (0..header.len()).filter(|at| !left_out.contains(&header[*at])).collect();
+        let header: Vec<&str> = kept.iter().map(|at| header[*at]).collect();
+        let rows = rows.iter().map(|row| kept.iter().map(|at| row[*at].clone()).collect()).collect();
+        table(&header, rows, FRAMED)
+    };
+    for left_out in 0..=spare.len() {
+        let mut whole = without(&spare[..left_out]);
+        whole.set_content_arrangement(ContentArrangement::Disabled);
+        let text = whole.to_string();
+        // The frame's characters are one column wide each.
+        if text.lines().next().is_some_and(|border| border.chars().count() <= width.into()) {
+            return text;
+        }
+    }
+    let mut wrapped = without(spare);
+    wrapped.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    wrapped.to_string()
 }
 
 fn plain(header: &[&str], rows: Vec<Vec<String>>) -> String {
@@ -57,9 +71,11 @@ mod tests {
         ]
     }
 
+    const HEADER: [&str; 3] = ["Name", "PID", "Config File"];
+
     #[test]
     fn a_terminal_gets_a_frame() {
-        insta::assert_snapshot!(framed(&["Name", "PID", "Config File"], rows(), Some(80)), @r"
+        insta::assert_snapshot!(framed(&HEADER, &rows(), 80, &["PID"]), @r"
         ┏━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓
         ┃ Name       ┃ PID   ┃ Config File                        ┃
         ┡━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┩
@@ -70,23 +86,25 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_gets_all_of_it_over_more_lines() {
-        insta::assert_snapshot!(framed(&["Name", "PID", "Config File"], rows(), Some(40)), @r"
-        ┏━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━━━━━━━┓
-        ┃ Name       ┃ PID   ┃ Config File     ┃
-        ┡━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━━━━━━━┩
-        │ default    │ 12345 │ ~/.config/foxxy │
-        │            │       │ -bridge/config. │
-        │            │       │ json            │
-        │ production │ 6     │ /etc/foxxy-brid │
-        │            │       │ ge/prod.json    │
-        └────────────┴───────┴─────────────────┘
+    fn a_narrow_terminal_gets_what_matters_most() {
+        insta::assert_snapshot!(framed(&HEADER, &rows(), 54, &["PID"]), @r"
+        ┏━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓
+        ┃ Name       ┃ Config File                        ┃
+        ┡━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┩
+        │ default    │ ~/.config/foxxy-bridge/config.json │
+        │ production │ /etc/foxxy-bridge/prod.json        │
+        └────────────┴────────────────────────────────────┘
         ");
     }
 
     #[test]
+    fn a_very_narrow_terminal_gets_it_over_more_lines() {
+        insta::assert_snapshot!(framed(&HEADER, &rows(), 40, &["PID"]), @r"");
+    }
+
+    #[test]
     fn a_pipe_gets_columns() {
-        insta::assert_snapshot!(plain(&["Name", "PID", "Config File"], rows()), @r"
+        insta::assert_snapshot!(plain(&HEADER, rows()), @r"
         Name        PID    Config File
         default     12345  ~/.config/foxxy-bridge/config.json
         production  6      /etc/foxxy-bridge/prod.json

@@ -80,7 +80,8 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
         Format::Table if rows.is_empty() => output::note("no bridge is running"),
         Format::Table => {
             let header = ["Name", "PID", "Status", "Config File", "Manager", "Address", "Uptime"];
-            output::say(table::render(&header, rows.into_iter().map(Row::cells).collect()));
+            let spare = ["Uptime", "Manager", "Address"];
+            output::say(table::render(&header, rows.into_iter().map(Row::cells).collect(), &spare));
         }
     }
     Ok(Exit::Ok)

@@ -144,7 +144,8 @@ fn render(status: &Status, known: &Known, answers: &Result<(), String>) -> Strin
             row
         });
         lines.push(String::new());
-        lines.push(table::render(&header, rows.collect()));
+        let spare = ["Runs", "Transport", "Restarts", "Prompts", "Resources"];
+        lines.push(table::render(&header, rows.collect(), &spare));
     }
     for upstream in &status.upstreams {
         if let (Some(error), false) = (&upstream.error, upstream.state == UpstreamState::Connected) {
