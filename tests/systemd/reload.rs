@@ -9,6 +9,7 @@ crate::tests![
     a_bad_config_is_refused_and_the_status_says_why,
     systemctl_reload_tells_the_truth,
     sighup_reloads,
+    a_config_written_after_the_start_is_found,
 ];
 
 const SOON: Duration = Duration::from_secs(15);
@@ -114,4 +115,15 @@ fn sighup_reloads(machine: &Machine) {
             (pid, "running".to_owned())
         );
     });
+}
+
+fn a_config_written_after_the_start_is_found(machine: &Machine) {
+    let bridge = |arguments: &str| machine.user_sh(&format!("foxxy-bridge -C ~/later {arguments}")).success();
+    bridge("server start --daemon --port 8205");
+    let servers = format!(r#"{{ "mcpServers": {{ {SLEEPY} }} }}"#);
+    machine.user_sh(&format!("mkdir -p ~/later && echo '{servers}' > ~/later/config.json")).success();
+    assert_eq!(bridge("server reload"), "reloaded default: added sleepy; removed foxxy\n");
+    let list: serde_json::Value = serde_json::from_str(&bridge("server list --format json")).expect("JSON");
+    assert!(list[0]["config"].as_str().expect("a path").ends_with("/later/config.json"), "{list}");
+    bridge("server stop");
 }
