@@ -99,7 +99,16 @@ mod tests {
 
     #[test]
     fn a_very_narrow_terminal_gets_it_over_more_lines() {
-        insta::assert_snapshot!(framed(&HEADER, &rows(), 40, &["PID"]), @r"");
+        insta::assert_snapshot!(framed(&HEADER, &rows(), 40, &["PID"]), @r"
+        ┏━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━┓
+        ┃ Name       ┃ Config File             ┃
+        ┡━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━┩
+        │ default    │ ~/.config/foxxy-bridge/ │
+        │            │ config.json             │
+        │ production │ /etc/foxxy-bridge/prod. │
+        │            │ json                    │
+        └────────────┴─────────────────────────┘
+        ");
     }
 
     #[test]
