@@ -212,9 +212,14 @@ impl Instance {
         self.paths.control_socket(&self.name)
     }
 
-    /// The variables that its unit is given besides the manager's own; a file, as others may read a unit.
+    /// The variables of its process and its servers, besides those that the manager has for all.
     pub fn environment_file(&self) -> PathBuf {
         self.runtime_dir().join("environment")
+    }
+
+    /// The variables that fill in its config.
+    pub fn variables_file(&self) -> PathBuf {
+        self.runtime_dir().join("variables")
     }
 
     /// The file that it holds locked for as long as it lives.

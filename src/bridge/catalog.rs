@@ -1,6 +1,6 @@
 //! What all upstreams offer together, under the names that clients see, and the way back from such a name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -34,6 +34,8 @@ pub(crate) struct Catalog {
     templates: Vec<(String, String, Arc<Upstream>)>,
     /// The upstream that has resources, when it is the only one.
     sole: Option<Arc<Upstream>>,
+    /// What is offered more than once, and so not by everybody at `/mcp`: sentences for the log.
+    pub(crate) clashes: BTreeSet<String>,
     /// The result of tools/list, as JSON; the other lists likewise.
     pub(crate) tools_list: String,
     /// See `tools_list`.
@@ -54,7 +56,8 @@ impl Catalog {
         all.sort_by_key(|(upstream, _)| of(upstream).map(|config| config.priority));
         let mut catalog = Self::default();
         let (bridge, shared) = (&config.bridge, &config.bridge.aggregation);
-        let named = |list: fn(&Offer) -> &[Item], own: fn(&config::Upstream) -> Option<&Text>| {
+        let mut clashes = BTreeSet::new();
+        let mut named = |list: fn(&Offer) -> &[Item], own: fn(&config::Upstream) -> Option<&Text>| {
             let entries: Vec<Entry<'_>> = all
                 .iter()
                 .flat_map(|(upstream, offer)| {
@@ -65,7 +68,7 @@ impl Catalog {
                     list(offer).iter().map(move |item| Entry { upstream, namespace, item })
                 })
                 .collect();
-            publish(&entries, bridge.conflict_resolution)
+            publish(&entries, bridge.conflict_resolution, &mut clashes)
         };
         let (mut tool_list, mut prompt_list) = (Vec::new(), Vec::new());
         if shared.tools {
@@ -75,6 +78,7 @@ impl Catalog {
             (catalog.prompts, prompt_list) =
                 named(|offer| &offer.prompts, |config| config.prompt_namespace.as_ref());
         }
+        catalog.clashes = clashes;
         catalog.tools_list = listing("tools", &tool_list);
         catalog.prompts_list = listing("prompts", &prompt_list);
         catalog.add_resources(if shared.resources { &all } else { &[] });
@@ -90,7 +94,8 @@ impl Catalog {
                     self.resources.insert(item.key.clone(), Arc::clone(upstream));
                     resources.push(item.raw.get().to_owned());
                 } else {
-                    hidden(upstream, "resource", &item.key, &self.resources[&item.key]);
+                    let first = &self.resources[&item.key];
+                    self.clashes.insert(hidden(upstream, "resource", &item.key, first));
                 }
             }
             for item in &offer.templates {
@@ -152,7 +157,11 @@ struct Entry<'a> {
 }
 
 /// Gives each entry a name that no other has, or none where the config wants only one of those that clash.
-fn publish(entries: &[Entry<'_>], clash: ConflictResolution) -> (HashMap<String, Route>, Vec<String>) {
+fn publish(
+    entries: &[Entry<'_>],
+    clash: ConflictResolution,
+    clashes: &mut BTreeSet<String>,
+) -> (HashMap<String, Route>, Vec<String>) {
     let plain: Vec<String> = entries.iter().map(|entry| name_in(entry.namespace, &entry.item.key)).collect();
     let mut count: HashMap<&str, usize> = HashMap::new();
     for name in &plain {
@@ -168,17 +177,17 @@ fn publish(entries: &[Entry<'_>], clash: ConflictResolution) -> (HashMap<String,
                 ConflictResolution::Namespace => name = name_in(Some(&entry.upstream.spec.name), own),
                 ConflictResolution::Priority | ConflictResolution::First => {}
                 ConflictResolution::Error => {
-                    tracing::error!(
-                        upstream = entry.upstream.spec.name,
-                        "`{plain}` is offered more than once: none of them is, as `conflictResolution` is `error`"
-                    );
+                    clashes.insert(format!(
+                        "`{plain}` is offered more than once: none of them is at /mcp, as `conflictResolution` is \
+                         `error`"
+                    ));
                     continue;
                 }
             }
         }
         if let Some(taken) = routes.get(&name) {
             if clash != ConflictResolution::Namespace {
-                hidden(entry.upstream, "name", &name, &taken.upstream);
+                clashes.insert(hidden(entry.upstream, "name", &name, &taken.upstream));
                 continue;
             }
             name = with_hash(&name, &format!("{}/{own}", entry.upstream.spec.name));
@@ -189,13 +198,11 @@ fn publish(entries: &[Entry<'_>], clash: ConflictResolution) -> (HashMap<String,
     (routes, raws)
 }
 
-fn hidden(upstream: &Upstream, what: &str, key: &str, by: &Upstream) {
-    tracing::warn!(
-        upstream = upstream.spec.name,
-        "{what} `{key}` is also offered by `{}`, which comes first; here it is only at /mcp/{}",
-        by.spec.name,
-        upstream.spec.name
-    );
+fn hidden(upstream: &Upstream, what: &str, key: &str, by: &Upstream) -> String {
+    let (own, other) = (&upstream.spec.name, &by.spec.name);
+    format!(
+        "{what} `{key}` of `{own}` is also offered by `{other}`, which comes first: it is at /mcp/{own} only"
+    )
 }
 
 fn name_in(namespace: Option<&str>, name: &str) -> String {

@@ -231,6 +231,9 @@ impl Core {
         let new = Catalog::build(setup.upstreams.values(), &setup.config);
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
         let changed = catalog.difference(&new);
+        for clash in new.clashes.difference(&catalog.clashes) {
+            tracing::warn!("{clash}");
+        }
         *catalog = Arc::new(new);
         changed
     }

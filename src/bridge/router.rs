@@ -191,7 +191,15 @@ impl Core {
         streams: bool,
     ) -> Result<Taken, (i32, String)> {
         let invalid = |reason: String| (wire::INVALID_PARAMS, reason);
-        let routing = Params::parse(params).map_err(invalid)?;
+        if params.is_some_and(|params| params.get() != "null" && !params.get().starts_with('{')) {
+            return Err(invalid("`params` must be an object".to_owned()));
+        }
+        let routing = match (&session.view, Params::parse(params)) {
+            (_, Ok(routing)) => routing,
+            // There is one place to go; what the parameters mean is that server's affair.
+            (View::One(_), Err(_)) => Params::default(),
+            (View::All, Err(reason)) => return Err(invalid(reason)),
+        };
         let answer = |result: &str| Ok(Taken::Answer(wire::result(id.get(), result).into_bytes()));
         if session.is_busy_with(id.get()) {
             return Err((wire::INVALID_REQUEST, format!("a request with the id {id} is still under way")));

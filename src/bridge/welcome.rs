@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Core, wire};
+use super::Core;
 
 impl Core {
     /// The answer to `initialize` at `/mcp`.
@@ -49,15 +49,6 @@ impl Core {
             .cloned()
             .ok_or_else(|| format!("there is no upstream `{name}`"))?;
         let live = upstream.reach().await.map_err(|error| error.to_string())?;
-        let mut welcome =
-            format!(r#"{{"protocolVersion":"{protocol}","capabilities":{}"#, live.server.capabilities);
-        if let Some(info) = &live.server.server_info {
-            welcome.push_str(&format!(r#","serverInfo":{info}"#));
-        }
-        if let Some(instructions) = &live.server.instructions {
-            welcome.push_str(&format!(r#","instructions":{}"#, wire::quote(instructions)));
-        }
-        welcome.push('}');
-        Ok(welcome)
+        live.server.under(protocol).ok_or_else(|| "its answer to `initialize` cannot be handed on".to_owned())
     }
 }

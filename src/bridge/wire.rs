@@ -160,10 +160,11 @@ struct Meta<'a> {
 }
 
 impl<'a> Params<'a> {
-    /// Reads what routes a message; no parameters at all are empty ones.
+    /// Reads what routes a message; no parameters at all, or `null`, are empty ones.
     pub(crate) fn parse(raw: Option<&'a RawValue>) -> Result<Self, String> {
         match raw {
             None => Ok(Self::default()),
+            Some(raw) if raw.get() == "null" => Ok(Self::default()),
             Some(raw) => {
                 serde_json::from_str(raw.get()).map_err(|error| format!("`params` do not fit: {error}"))
             }

@@ -67,15 +67,9 @@ impl Context {
         Ok(Instance::resolve(paths.clone(), self.config.as_deref(), name, holder)?)
     }
 
-    /// Reads the config at that path, or the built-in one. When it cannot be, what could be better is told at once, as
-    /// the error has only what must be.
+    /// Reads the config at that path, or the built-in one.
     pub(crate) fn read(&self, path: Option<&Path>) -> Result<Read, Error> {
-        self.read_with(path, &Variables::new()).map_err(|invalid| {
-            for warning in &invalid.warnings {
-                output::warn(warning.to_string());
-            }
-            invalid.into()
-        })
+        self.read_with(path, &Variables::new()).map_err(told)
     }
 
     /// Reads the config with variables that come before those of this process.
@@ -94,4 +88,12 @@ impl Context {
         let loaded = config::load(path, &sources)?;
         Ok(Read { loaded, variables: variables.into_inner() })
     }
+}
+
+/// Tells what could be better at once, as the error has only what must be.
+pub(crate) fn told(invalid: Invalid) -> Error {
+    for warning in &invalid.warnings {
+        output::warn(warning.to_string());
+    }
+    invalid.into()
 }

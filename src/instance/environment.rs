@@ -1,10 +1,12 @@
-//! The variables that an instance's unit is given besides the manager's own: in a file for this user alone, as anybody
-//! may read what a unit's `Environment=` says.
+//! Variables that are given to an instance, in files for its user alone, as anybody may read what a unit's
+//! `Environment=` says: those of its process and its servers, which the service manager reads, and those that only fill
+//! in its config, which no server inherits.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::path::Path;
 
 use super::Instance;
 
@@ -14,29 +16,31 @@ const ESCAPED: [char; 4] = ['"', '\\', '`', '$'];
 /// Variables by name.
 pub type Variables = BTreeMap<String, String>;
 
-/// The variables that the instance has now; none when it has no file.
-pub fn read(instance: &Instance) -> io::Result<Variables> {
-    match fs::read_to_string(instance.environment_file()) {
+/// The variables in that file of an instance; none when it is not there.
+pub fn read(path: &Path) -> io::Result<Variables> {
+    match fs::read_to_string(path) {
         Ok(text) => Ok(parse(&text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Variables::new()),
         Err(error) => Err(error),
     }
 }
 
-/// Gives the instance these variables, from its next start on.
-pub fn write(instance: &Instance, variables: &Variables) -> io::Result<()> {
+/// Writes that file, which is in the instance's folder.
+pub fn write(instance: &Instance, path: &Path, variables: &Variables) -> io::Result<()> {
     instance.paths().make_runtime_dir(instance.name())?;
-    let path = instance.environment_file();
     // Written beside its place first: a restart at this moment reads the old one or the new one, never half of one.
     let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)
-        .and_then(|mut file| file.write_all(render(variables).as_bytes()))
-        .and_then(|()| fs::rename(&fresh, &path));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options.open(&fresh).and_then(|mut file| {
+        file.write_all(render(variables).as_bytes())?;
+        // A bridge of the machine may have a user of its own, whose folder it is.
+        let folder = fs::metadata(instance.runtime_dir())?;
+        if folder.uid() != rustix::process::geteuid().as_raw() {
+            fchown(&file, Some(folder.uid()), Some(folder.gid()))?;
+        }
+        fs::rename(&fresh, path)
+    });
     written.inspect_err(|_| {
         // It is of no use to anybody; that it cannot be removed either changes nothing.
         let _ = fs::remove_file(&fresh);

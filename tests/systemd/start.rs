@@ -220,6 +220,8 @@ fn a_secret_of_the_caller_reaches_the_server_and_nobody_else(machine: &Machine) 
         let env = client(machine, "http://127.0.0.1:8305/mcp/e", &json!([["call", "get-env"]]));
         let env: Value = serde_json::from_str(super::bridge::text(&env[0])).expect("get-env prints JSON");
         assert_eq!(env["KEY"], SECRET);
+        // Only by the name that the config gives it: other servers inherit nothing of it.
+        assert_eq!(env.get("TOKEN"), None);
     };
     reaches();
 

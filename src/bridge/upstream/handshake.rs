@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{CallError, Connection, Link};
-use crate::bridge::wire::{self, Message};
+use super::{CallError, Connection, Link, find_member};
+use crate::bridge::wire::{self, Edit, Message};
 use crate::bridge::{LATEST_PROTOCOL, PROTOCOLS};
 
 /// What an upstream said in its answer to `initialize`; JSON parts as written.
@@ -23,6 +23,9 @@ pub(crate) struct Handshake {
     pub(crate) server_info: Option<Box<RawValue>>,
     /// What a model should know of it.
     pub(crate) instructions: Option<String>,
+    /// All that it said.
+    #[serde(skip)]
+    whole: String,
 }
 
 #[derive(Deserialize)]
@@ -41,6 +44,14 @@ impl Handshake {
     fn capability(&self, name: &str) -> Option<serde_json::Value> {
         let mut all: serde_json::Value = serde_json::from_str(self.capabilities.get()).ok()?;
         all.get_mut(name).map(serde_json::Value::take)
+    }
+
+    /// All that it said, with another protocol version in the place of its own.
+    pub(crate) fn under(&self, protocol: &str) -> Option<String> {
+        let whole: &RawValue = serde_json::from_str(&self.whole).ok()?;
+        let version = find_member(whole, "protocolVersion")?;
+        let protocol = wire::quote(protocol);
+        String::from_utf8(wire::spliced(whole.get(), &mut [Edit::of(whole.get(), version, &protocol)])).ok()
     }
 
     /// Name and version, for people.
@@ -71,8 +82,9 @@ pub(super) async fn shake_hands(
         }
         _ => return Err("its answer to `initialize` is not a response".to_owned()),
     };
-    let server: Handshake = serde_json::from_str(answer.get())
+    let mut server: Handshake = serde_json::from_str(answer.get())
         .map_err(|error| format!("its answer to `initialize` does not fit: {error}"))?;
+    answer.get().clone_into(&mut server.whole);
     if !PROTOCOLS.contains(&server.protocol.as_str()) {
         return Err(format!("it speaks MCP {}, the bridge speaks {}", server.protocol, PROTOCOLS.join(", ")));
     }

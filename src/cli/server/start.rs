@@ -8,15 +8,16 @@ use clap::Args;
 use super::survey::{Known, Survey};
 use super::unit::{self, Address};
 use super::{Context, Whose, name_of, stop};
-use crate::cli::context::Read;
+use crate::cli::context::{self, Read};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::{self, GOOD, STRONG};
 use crate::config::{Loaded, Scope as ConfigScope};
 use crate::control::client;
 use crate::daemon::{self, Served};
 use crate::host::signals::Termination;
-use crate::instance::{Instance, Name, Paths, Scope, environment, lock};
-use crate::manager::{ServiceManager, StartRequest, Started};
+use crate::instance::environment::{self, Variables};
+use crate::instance::{Instance, Name, Paths, Scope, lock};
+use crate::manager::{ServiceManager, StartRequest, Started, State};
 
 /// How long a start may take, unless something else is typed.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -69,8 +70,10 @@ pub(super) fn serve(options: &Options, context: &Context) -> Result<Exit, Error>
     if options.cleanup {
         clean_up(&paths)?;
     }
-    let read = read(context, &paths)?;
-    let instance = context.instance(&paths, options.name.clone())?;
+    let instance = context.instance(&paths, options.name.clone());
+    // What is wrong with the config says more than that there is no instance of it.
+    let given = instance.as_ref().map(given_variables).unwrap_or_default();
+    let (read, instance) = (read(context, &paths, &given)?, instance?);
     let bridge = &read.loaded.config.bridge;
     let (again, own) = (context.clone(), instance.clone());
     daemon::run(daemon::Options {
@@ -79,9 +82,7 @@ pub(super) fn serve(options: &Options, context: &Context) -> Result<Exit, Error>
         port: options.port.unwrap_or(bridge.port),
         served: served(read),
         read: Arc::new(move || {
-            // What it was given since it was started is not in its own environment.
-            let given = environment::read(&own).unwrap_or_default();
-            let read = again.read_with(again.config_path(&paths).as_deref(), &given);
+            let read = again.read_with(again.config_path(&paths).as_deref(), &given_variables(&own));
             read.map(served).map_err(|invalid| words(&invalid.into()))
         }),
         detail: context.detail(),
@@ -89,9 +90,18 @@ pub(super) fn serve(options: &Options, context: &Context) -> Result<Exit, Error>
     Ok(Exit::Ok)
 }
 
+/// The variables that the instance was given for its config.
+fn given_variables(instance: &Instance) -> Variables {
+    let path = instance.variables_file();
+    environment::read(&path).unwrap_or_else(|error| {
+        output::warn(format!("{}: {error}", path.display()));
+        Variables::new()
+    })
+}
+
 /// Reads the config; when it cannot be, that is also what the service manager is told.
-fn read(context: &Context, paths: &Paths) -> Result<Read, Error> {
-    let read = context.read(context.config_path(paths).as_deref());
+fn read(context: &Context, paths: &Paths, given: &Variables) -> Result<Read, Error> {
+    let read = context.read_with(context.config_path(paths).as_deref(), given).map_err(context::told);
     if let Err(error) = &read {
         crate::host::notify::status(&words(error));
     }
@@ -138,7 +148,10 @@ pub(super) async fn start(options: &Options, context: &Context) -> Result<Exit, 
     let mut survey = Survey::take(&paths).await?;
     let instance = context.instance(&paths, options.name.clone())?;
     let address = Address { host: options.host.clone(), port: options.port };
-    if let Some(known) = same(&survey, &instance) {
+    let starting =
+        |known: &Known| matches!(&known.managed, Some(managed) if managed.state == State::Starting);
+    // One that somebody else is just starting is waited for, by the manager.
+    if let Some(known) = same(&survey, &instance).filter(|known| options.force || !starting(known)) {
         if !options.force {
             return already(known, &read, &address);
         }

@@ -103,19 +103,20 @@ fn memory(limit: MemoryLimit) -> Memory {
     }
 }
 
-/// Gives the instance the variables that its config names and the caller has, and those that its config sets. What the
+/// Gives the instance the variables that its config sets, and those that its config names and the caller has. What the
 /// caller does not have stays as it was: a restart from a bare shell must not take a token away.
 pub(super) fn write_environment(instance: &Instance, read: &Read) -> Result<(), Error> {
-    let daemon = &read.loaded.config.bridge.daemon;
-    let set = daemon.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
-    let written = environment::read(instance).and_then(|mut variables| {
+    let set = &read.loaded.config.bridge.daemon.environment;
+    let set = set.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+    let (environment, named) = (instance.environment_file(), instance.variables_file());
+    let written = environment::write(instance, &environment, &set).and_then(|()| {
+        let mut variables = environment::read(&named)?;
         variables.extend(read.variables.clone());
-        variables.extend(set);
-        environment::write(instance, &variables)
+        environment::write(instance, &named, &variables)
     });
     written.map_err(|error| {
-        let what = format!("{} cannot be written", instance.environment_file().display());
-        Error::new(Exit::Failed, what).because(error.to_string())
+        let what = format!("the variables of {} cannot be written", instance.name());
+        Error::new(Exit::Failed, what).because(format!("{}: {error}", instance.runtime_dir().display()))
     })
 }
 
