@@ -26,6 +26,8 @@ use crate::instance::{Holder, Instance, Lock, LockError};
 /// Of the time to stop, what is kept for ending the upstreams once the clients are done.
 const FOR_UPSTREAMS: Duration = Duration::from_secs(8);
 
+/// How long reading the config anew may take, also from a slow disk.
+const READING: Duration = Duration::from_secs(20);
 /// Orders that may wait for the one before.
 const ORDERS: usize = 16;
 
@@ -242,16 +244,18 @@ impl Reload<'_> {
     async fn run(&mut self) -> Result<Changes, String> {
         notify::reloading();
         let read = Arc::clone(&self.read);
-        let outcome = match tokio::task::spawn_blocking(move || read()).await {
-            Ok(Ok(served)) => {
+        let reading = tokio::task::spawn_blocking(move || read());
+        let outcome = match tokio::time::timeout(READING, reading).await {
+            Ok(Ok(Ok(served))) => {
                 for warning in &served.warnings {
                     tracing::warn!("{warning}");
                 }
                 self.guard.allow(&served.config.bridge.allowed_hosts, &served.config.bridge.allowed_origins);
                 Ok(self.bridge.reload(served.config, served.path).await)
             }
-            Ok(Err(reason)) => Err(reason),
-            Err(fault) => Err(format!("a fault of the bridge's own: {fault}")),
+            Ok(Ok(Err(reason))) => Err(reason),
+            Ok(Err(fault)) => Err(format!("a fault of the bridge's own: {fault}")),
+            Err(_) => Err(format!("it could not be read within {} s", READING.as_secs())),
         };
         match &outcome {
             Ok(changes) => tracing::info!("reloaded: {changes}"),

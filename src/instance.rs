@@ -357,11 +357,11 @@ mod tests {
     #[test]
     fn files_and_units_carry_the_name() {
         let paths = Paths::from_env(Scope::System, None, |_| None).unwrap();
-        let instance = Instance::new("work".parse().unwrap(), None, paths).unwrap();
-        assert_eq!(instance.unit_name(), "foxxy-bridge-work.service");
-        assert_eq!(instance.template_unit_name(), "foxxy-bridge@work.service");
-        assert_eq!(instance.control_socket(), Path::new("/run/foxxy-bridge/work/control.sock"));
-        assert_eq!(instance.lock_file(), Path::new("/run/foxxy-bridge/work/lock"));
+        let instance = Instance::new("a".parse().unwrap(), None, paths).unwrap();
+        assert_eq!(instance.unit_name(), "foxxy-bridge-a.service");
+        assert_eq!(instance.template_unit_name(), "foxxy-bridge@a.service");
+        assert_eq!(instance.control_socket(), Path::new("/run/foxxy-bridge/a/control.sock"));
+        assert_eq!(instance.lock_file(), Path::new("/run/foxxy-bridge/a/lock"));
     }
 
     #[test]

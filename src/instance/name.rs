@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_stem_of_config_takes_its_folders_name() {
-        assert_eq!(derived("/srv/work/config.json"), "work");
+        assert_eq!(derived("/srv/team/config.json"), "team");
         assert_eq!(derived("/config.json"), "config");
     }
 
