@@ -312,3 +312,70 @@ impl Sessions {
         levels.into_iter().map(|level| level.unwrap_or(LogLevel::DEFAULT)).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(sessions: &Sessions) -> Arc<Session> {
+        sessions.begin(View::All, "2025-06-18").0.expect("room for one more")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_over_once_it_was_idle_for_long_and_not_before() {
+        let sessions = Sessions::default();
+        let (idle, held) = (begin(&sessions), begin(&sessions));
+        let hold = held.hold();
+        tokio::time::advance(IDLE - Duration::from_secs(1)).await;
+        assert!(sessions.sweep().is_empty());
+        // Any use begins the time anew.
+        drop(idle.hold());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(sessions.sweep().is_empty());
+        tokio::time::advance(IDLE).await;
+        let over = sessions.sweep();
+        let over: Vec<_> = over.iter().map(|session| session.id.as_str()).collect();
+        assert_eq!(over, [idle.id.as_str()], "the other one has a stream open");
+        assert!(sessions.get(&idle.id).is_none());
+        assert_eq!(idle.next(idle.open_stream()).await, None, "its streams are over, too");
+        drop(hold);
+        tokio::time::advance(IDLE).await;
+        assert_eq!(sessions.sweep().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_session_unused_for_longest_makes_room_and_one_in_use_never_does() {
+        let sessions = Sessions::default();
+        let first = begin(&sessions);
+        let hold = first.hold();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let second = begin(&sessions);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let mut others: Vec<_> = (2..MAX_SESSIONS).map(|_| begin(&sessions)).collect();
+        assert_eq!(sessions.count(), MAX_SESSIONS);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let (new, over) = sessions.begin(View::All, "2025-06-18");
+        assert_eq!(over.iter().map(|session| &session.id).collect::<Vec<_>>(), [&second.id]);
+        others.extend(new);
+        let holds: Vec<_> = others.iter().map(Session::hold).collect();
+        assert!(sessions.begin(View::All, "2025-06-18").0.is_none(), "all are in use");
+        assert_eq!(sessions.count(), MAX_SESSIONS);
+        drop((hold, holds));
+    }
+
+    #[test]
+    fn a_client_that_does_not_listen_loses_the_oldest_first_and_hears_of_a_change_once() {
+        let sessions = Sessions::default();
+        let session = begin(&sessions);
+        for number in 0..MAX_QUEUED + 3 {
+            session.push(&Bytes::from(number.to_string()), true);
+            session.push(&Bytes::from(number.to_string()), true);
+        }
+        let queue: Vec<_> = session.state().queue.iter().cloned().collect();
+        assert_eq!(queue.len(), MAX_QUEUED);
+        assert_eq!(
+            (&queue[0][..], &queue[MAX_QUEUED - 1][..]),
+            (&b"3"[..], (MAX_QUEUED + 2).to_string().as_bytes())
+        );
+    }
+}
