@@ -1,7 +1,7 @@
 //! What the process hears from its host, and says to it.
 //!
-//! `sd-notify` carries all that we tell the service manager, `libsystemd` all that we are told by it; nobody outside
-//! this room sees either.
+//! `sd-notify` carries all that we tell the service manager, and how often it wants to hear from us; `libsystemd` all
+//! else that we are told by it. Nobody outside this room sees either.
 
 pub mod credentials;
 pub mod inherited;

@@ -5,6 +5,7 @@
 mod boots;
 mod bridge;
 mod failures;
+mod flags;
 mod foreground;
 mod killed;
 mod machine;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         start::TESTS,
         killed::TESTS,
         failures::TESTS,
+        flags::TESTS,
         foreground::TESTS,
         system::TESTS,
         stop::TESTS,

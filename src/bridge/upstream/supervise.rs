@@ -19,6 +19,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that held this long was a good one: failures are counted anew.
 const STABLE: Duration = Duration::from_secs(60);
+
 impl Upstream {
     /// Connects and keeps connected, until `stop`.
     pub(crate) async fn run(self: Arc<Self>) {
