@@ -21,6 +21,12 @@ pub use paths::{Paths, PathsError};
 /// The longest path that fits in a Unix socket's address, in bytes: `sun_path` has 108, one of them the final NUL.
 pub const MAX_SOCKET_PATH: usize = 107;
 
+/// The file of [`Instance::environment_file`].
+const ENVIRONMENT: &str = "environment";
+
+/// The file of [`Instance::variables_file`].
+const VARIABLES: &str = "variables";
+
 /// Which of a host's service managers keeps an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
@@ -182,6 +188,11 @@ impl Instance {
         self.config.clone().unwrap_or_else(|| canonical_parent(&self.paths.default_config()))
     }
 
+    /// Whether `--instance` with its name means its config.
+    pub fn is_named_after_config(&self) -> bool {
+        canonical_parent(&self.paths.named_config(&self.name)) == self.identity()
+    }
+
     /// The manager that it belongs to.
     pub fn scope(&self) -> Scope {
         self.scope
@@ -212,14 +223,30 @@ impl Instance {
         self.paths.control_socket(&self.name)
     }
 
+    /// The folder of what an enabled instance must still have after a boot. It is there for as long as it is enabled.
+    pub fn kept_dir(&self) -> PathBuf {
+        self.paths.state_dir(&self.name).join("kept")
+    }
+
     /// The variables of its process and its servers, besides those that the manager has for all.
     pub fn environment_file(&self) -> PathBuf {
-        self.runtime_dir().join("environment")
+        self.variables_dir().join(ENVIRONMENT)
     }
 
     /// The variables that fill in its config.
     pub fn variables_file(&self) -> PathBuf {
-        self.runtime_dir().join("variables")
+        self.variables_dir().join(VARIABLES)
+    }
+
+    /// What is of use only while it runs.
+    pub fn runtime_files(&self) -> [PathBuf; 3] {
+        let folder = self.runtime_dir();
+        [self.control_socket(), folder.join(ENVIRONMENT), folder.join(VARIABLES)]
+    }
+
+    fn variables_dir(&self) -> PathBuf {
+        let kept = self.kept_dir();
+        if kept.is_dir() { kept } else { self.runtime_dir() }
     }
 
     /// The file that it holds locked for as long as it lives.

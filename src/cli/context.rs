@@ -33,6 +33,11 @@ impl Context {
         Self { config, config_dir, debug }
     }
 
+    /// The same with another config.
+    pub(crate) fn with_config(&self, config: PathBuf) -> Self {
+        Self { config: Some(config), ..self.clone() }
+    }
+
     /// The folders of that scope.
     pub(crate) fn paths(&self, scope: Scope) -> Result<Paths, Error> {
         Ok(Paths::from_env(scope, self.config_dir.as_deref(), instance::process_env)?)

@@ -11,3 +11,4 @@ pub mod path;
 pub mod port;
 pub mod signals;
 pub mod unit;
+pub mod user;

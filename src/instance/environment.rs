@@ -3,9 +3,9 @@
 //! in its config, which no server inherits.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown, fchown};
 use std::path::Path;
 
 use super::Instance;
@@ -27,7 +27,10 @@ pub fn read(path: &Path) -> io::Result<Variables> {
 
 /// Writes that file, which is in the instance's folder.
 pub fn write(instance: &Instance, path: &Path, variables: &Variables) -> io::Result<()> {
-    instance.paths().make_runtime_dir(instance.name())?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    if folder == instance.runtime_dir() {
+        instance.paths().make_runtime_dir(instance.name())?;
+    }
     // Written beside its place first: a restart at this moment reads the old one or the new one, never half of one.
     let fresh = path.with_extension(format!("new-{}", std::process::id()));
     let mut options = OpenOptions::new();
@@ -35,7 +38,7 @@ pub fn write(instance: &Instance, path: &Path, variables: &Variables) -> io::Res
     let written = options.open(&fresh).and_then(|mut file| {
         file.write_all(render(variables).as_bytes())?;
         // A bridge of the machine may have a user of its own, whose folder it is.
-        let folder = fs::metadata(instance.runtime_dir())?;
+        let folder = fs::metadata(folder)?;
         if folder.uid() != rustix::process::geteuid().as_raw() {
             fchown(&file, Some(folder.uid()), Some(folder.gid()))?;
         }
@@ -45,6 +48,38 @@ pub fn write(instance: &Instance, path: &Path, variables: &Variables) -> io::Res
         // It is of no use to anybody; that it cannot be removed either changes nothing.
         let _ = fs::remove_file(&fresh);
     })
+}
+
+/// Makes the folder for what the instance keeps from one boot to the next. False when it is there already.
+pub fn keep(instance: &Instance) -> io::Result<bool> {
+    let folder = instance.kept_dir();
+    if folder.is_dir() {
+        return Ok(false);
+    }
+    let above = instance.paths().state_dir(instance.name());
+    if let Some(base) = above.parent().filter(|base| !base.exists()) {
+        fs::create_dir_all(base)?;
+    }
+    // Both hold what is for the bridge's user alone.
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    let owner = fs::metadata(&above)?;
+    if owner.uid() != rustix::process::geteuid().as_raw() {
+        chown(&folder, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(true)
+}
+
+/// Removes what the instance keeps from one boot to the next. False when there is nothing.
+pub fn forget(instance: &Instance) -> io::Result<bool> {
+    match fs::remove_dir_all(instance.kept_dir()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        outcome => outcome?,
+    }
+    let folder = instance.paths().state_dir(instance.name());
+    // These fail where there is more in them, such as a home of the bridge's, which stays.
+    let _ = fs::remove_dir(&folder);
+    let _ = folder.parent().map(fs::remove_dir);
+    Ok(true)
 }
 
 fn render(variables: &Variables) -> String {

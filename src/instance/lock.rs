@@ -112,7 +112,7 @@ pub fn clean_up(instance: &Instance) -> Result<bool, LockError> {
     }
     match Lock::take(instance) {
         Ok(_lock) => {
-            for file in [instance.control_socket(), instance.environment_file(), instance.variables_file()] {
+            for file in instance.runtime_files() {
                 match fs::remove_file(&file) {
                     Err(source) if source.kind() != io::ErrorKind::NotFound => {
                         return Err(LockError::Io { path: file, source });

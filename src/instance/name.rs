@@ -68,6 +68,11 @@ impl Name {
         candidates[index].clone()
     }
 
+    /// Whether it is that of the default config.
+    pub fn is_default(&self) -> bool {
+        self.0 == DEFAULT
+    }
+
     /// The transient unit of this name.
     pub fn unit(&self) -> String {
         format!("foxxy-bridge-{self}.service")
@@ -76,6 +81,11 @@ impl Name {
     /// The instance of the template unit for this name.
     pub fn template_unit(&self) -> String {
         format!("foxxy-bridge@{self}.service")
+    }
+
+    /// The socket that starts the instance of the template unit at its first client.
+    pub fn template_socket(&self) -> String {
+        format!("foxxy-bridge@{self}.socket")
     }
 
     /// The name in a unit's name, of either kind; `None` for a unit that is not ours.

@@ -13,7 +13,10 @@ use super::{Name, Scope};
 pub struct Paths {
     scope: Scope,
     config_dir: PathBuf,
+    /// Where configs are unless somebody says otherwise.
+    standard_config_dir: Option<PathBuf>,
     runtime_base: PathBuf,
+    state_base: PathBuf,
 }
 
 /// Why the folders could not be told.
@@ -45,6 +48,10 @@ impl Paths {
     ) -> Result<Self, PathsError> {
         // The XDG specification has relative paths ignored; an empty value is no path either.
         let folder = |key| get(key).map(PathBuf::from).filter(|path| path.is_absolute());
+        let standard_config_dir = match scope {
+            Scope::System => Some(PathBuf::from("/etc/foxxy-bridge")),
+            Scope::User => folder("HOME").map(|home| home.join(".config/foxxy-bridge")),
+        };
         let config_dir = match (config_dir, scope) {
             (Some(dir), _) => std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
             (None, Scope::System) => PathBuf::from("/etc/foxxy-bridge"),
@@ -60,7 +67,13 @@ impl Paths {
                 None => config_dir.join("run"),
             },
         };
-        Ok(Self { scope, config_dir, runtime_base })
+        let state_base = match scope {
+            Scope::System => PathBuf::from("/var/lib/foxxy-bridge"),
+            Scope::User => folder("XDG_STATE_HOME")
+                .or_else(|| folder("HOME").map(|home| home.join(".local/state")))
+                .map_or_else(|| config_dir.join("state"), |state| state.join("foxxy-bridge")),
+        };
+        Ok(Self { scope, config_dir, standard_config_dir, runtime_base, state_base })
     }
 
     /// The scope that these folders belong to.
@@ -71,6 +84,31 @@ impl Paths {
     /// The folder of the configs.
     pub fn config_dir(&self) -> &Path {
         &self.config_dir
+    }
+
+    /// Whether the configs are where a bridge looks for them that is told nothing.
+    pub fn has_standard_config_dir(&self) -> bool {
+        self.standard_config_dir.as_ref() == Some(&self.config_dir)
+    }
+
+    /// The config of an instance that is named after it: `NAME.json`, or `NAME.toml` when only that exists.
+    pub fn named_config(&self, name: &Name) -> PathBuf {
+        if name.is_default() {
+            return self.default_config();
+        }
+        // Not by `with_extension`, which would take what follows a dot in the name for one.
+        let [json, toml] = ["json", "toml"].map(|kind| self.config_dir.join(format!("{name}.{kind}")));
+        if !json.exists() && toml.exists() { toml } else { json }
+    }
+
+    /// The folder that has one folder for each instance that keeps something from one boot to the next.
+    pub fn state_base(&self) -> &Path {
+        &self.state_base
+    }
+
+    /// The folder of what an instance keeps from one boot to the next.
+    pub fn state_dir(&self, name: &Name) -> PathBuf {
+        self.state_base.join(name.as_str())
     }
 
     /// The folder that has one folder for each instance.

@@ -111,6 +111,24 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// A file cannot be read or written.
+    #[error("cannot {action}")]
+    File {
+        /// To do what, with its path.
+        action: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The manager names no folder for unit files of its user's own.
+    #[error("systemd has no folder for unit files")]
+    NoUnitFolder,
+    /// A path cannot stand in a unit file.
+    #[error("the unit file cannot be written")]
+    NotInUnitFile {
+        /// Which, and why.
+        detail: String,
+    },
     /// A command line cannot be kept by this systemd.
     #[error("the argument `{argument}` cannot be given to systemd")]
     LostCharacter {
@@ -124,6 +142,18 @@ pub enum Error {
     /// The bridge was started and does not serve.
     #[error("the bridge `{}` did not {}", .0.name, .0.verb)]
     DidNotStart(Box<StartFailure>),
+    /// systemd does not listen for a bridge that its first client would start.
+    #[error("systemd does not listen for the bridge `{name}`")]
+    DidNotListen {
+        /// The instance.
+        name: Name,
+        /// Its socket.
+        unit: String,
+        /// Whose manager tried.
+        scope: Scope,
+        /// How the attempt ended, in systemd's word.
+        result: String,
+    },
     /// There is nothing to restart or signal.
     #[error("the bridge `{name}` is not running")]
     NotRunning {
@@ -208,7 +238,11 @@ impl Error {
             Self::Rejected { .. }
             | Self::NotText { .. }
             | Self::LostCharacter { .. }
+            | Self::NotInUnitFile { .. }
+            | Self::File { .. }
+            | Self::NoUnitFolder
             | Self::DidNotStart(_)
+            | Self::DidNotListen { .. }
             | Self::DidNotStop { .. }
             | Self::Journal { .. }
             | Self::NoJournalctl { .. }
@@ -241,13 +275,17 @@ impl Error {
                 format!("systemd {version} does not keep the `{character}` when it reloads its units")
             }
             Self::DidNotStart(failure) => failure.why(),
+            Self::DidNotListen { unit, result, .. } => format!("the start of {unit} ended with `{result}`"),
             Self::DidNotStop { pids, .. } if pids.is_empty() => "systemd has not finished stopping it".into(),
             Self::DidNotStop { pids, .. } => format!("these processes are left: {}", join(pids)),
-            Self::NoJournalctl { source } => source.to_string(),
+            Self::NoJournalctl { source } | Self::File { source, .. } => source.to_string(),
+            Self::NotInUnitFile { detail } => detail.clone(),
             Self::Bus { source, .. } => source.to_string(),
-            Self::NoAnswer { .. } | Self::Lost { .. } | Self::TooOld { .. } | Self::NotRunning { .. } => {
-                return None;
-            }
+            Self::NoAnswer { .. }
+            | Self::Lost { .. }
+            | Self::TooOld { .. }
+            | Self::NotRunning { .. }
+            | Self::NoUnitFolder => return None,
         })
     }
 
@@ -286,15 +324,21 @@ impl Error {
             Self::DidNotStart(failure) => {
                 format!("see all of its log: journalctl {} {}", failure.scope.journal_flag(), failure.unit)
             }
+            Self::DidNotListen { unit, scope, .. } => {
+                format!("something else may have the port; see: systemctl {} status {unit}", scope.flag())
+            }
             Self::DidNotStop { name, .. } => format!("kill it: foxxy-bridge server stop {name} --force"),
             Self::Journal { .. } => "add this user to the group systemd-journal, or read it with sudo".into(),
             Self::LostCharacter { character, .. } => {
                 format!("use a path without `{character}`; a link to the file or folder will do")
             }
+            Self::NotInUnitFile { .. } => "use another path; a link to the file or folder will do".into(),
             Self::NoJournalctl { .. } => "install systemd's journalctl, and see that it is on PATH".into(),
             Self::NotPermitted { scope: Scope::User, .. }
             | Self::Rejected { .. }
             | Self::NotText { .. }
+            | Self::File { .. }
+            | Self::NoUnitFolder
             | Self::Bus { .. } => return None,
         })
     }

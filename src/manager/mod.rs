@@ -7,13 +7,17 @@ mod model;
 mod spec;
 pub mod systemd;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 pub use error::{Error, ErrorKind, StartFailure};
-pub use model::{Entry, LogQuery, LogStream, Managed, StartRequest, Started, State, Stopped};
-pub use spec::{Limits, Memory, Restart, UnitSpec};
+pub use model::{
+    EnableRequest, Enablement, Entry, LogQuery, LogStream, Managed, Plan, Run, StartRequest, Started, State,
+    Step, Stopped,
+};
+pub use spec::{ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, SocketSpec, UnitSpec};
 
 use crate::instance::{Name, Scope};
 
@@ -50,6 +54,24 @@ pub trait ServiceManager: Send + Sync {
 
     /// The instance of this name, `None` when nothing of it is running, starting or failed.
     fn find<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Managed>, Error>>;
+
+    /// What it takes to have an instance started by itself from now on, or its unit brought up to date.
+    fn plan_enable<'a>(&'a self, request: &'a EnableRequest) -> BoxFuture<'a, Result<Plan, Error>>;
+
+    /// What it takes to undo that.
+    fn plan_disable<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Plan, Error>>;
+
+    /// Does what a plan says, all of it or nothing.
+    fn carry_out<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Whether an instance is enabled.
+    fn enablement<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Enablement, Error>>;
+
+    /// All instances that are enabled, running or not.
+    fn enabled(&self) -> BoxFuture<'_, Result<Vec<(Name, Enablement)>, Error>>;
+
+    /// The config that an enabled instance's unit names; `None` where it is the one of its name.
+    fn enabled_config<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<PathBuf>, Error>>;
 
     /// What an instance has logged, oldest first; with `follow` the stream ends when it is dropped.
     fn logs<'a>(&'a self, query: &'a LogQuery) -> BoxFuture<'a, Result<LogStream, Error>>;

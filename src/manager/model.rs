@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::stream::BoxStream;
 
-use super::{Error, UnitSpec};
+use super::{Error, SocketSpec, UnitSpec};
 use crate::instance::Name;
 
 /// What an instance is doing, in the words of `server list`.
@@ -73,13 +73,99 @@ pub struct Managed {
     pub fragment: Option<PathBuf>,
 }
 
+/// Whether, and when, an instance is started without anybody typing a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enablement {
+    /// Never.
+    No,
+    /// With its manager: at boot, or at the user's first login where the manager does not linger.
+    Boot,
+    /// When its first client connects.
+    FirstClient,
+}
+
+/// An instance to be enabled.
+#[derive(Debug, Clone)]
+pub struct EnableRequest {
+    /// Whom.
+    pub name: Name,
+    /// What its unit is to say.
+    pub spec: UnitSpec,
+    /// What the template of all instances is to say, where no package has brought one.
+    pub template: UnitSpec,
+    /// Where the manager is to listen for it, if it is to be started by its first client.
+    pub socket: Option<SocketSpec>,
+    /// The command that does the same again, for whoever opens the file.
+    pub command: String,
+}
+
+/// What enabling or disabling does, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// None when there is nothing to do.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a [`Plan`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Write a unit file.
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// All of it.
+        text: String,
+    },
+    /// Remove a unit file.
+    Remove {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Have the manager read all unit files anew.
+    Reload,
+    /// Link units to where the manager starts them.
+    Enable {
+        /// Which.
+        units: Vec<String>,
+    },
+    /// Remove those links.
+    Disable {
+        /// Which.
+        units: Vec<String>,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write { path, text } => {
+                write!(f, "write {}:", path.display())?;
+                text.lines().try_for_each(|line| write!(f, "\n    {line}").map(drop))
+            }
+            Self::Remove { path } => write!(f, "remove {}", path.display()),
+            Self::Reload => f.write_str("call Reload()"),
+            Self::Enable { units } => write!(f, "call EnableUnitFiles({units:?}, false, false)"),
+            Self::Disable { units } => write!(f, "call DisableUnitFiles({units:?}, false)"),
+        }
+    }
+}
+
+/// What a start runs.
+#[derive(Debug, Clone)]
+pub enum Run {
+    /// A unit that is gone once stopped.
+    Transient(Box<UnitSpec>),
+    /// The unit of an enabled instance, as its files have it.
+    Enabled(Enablement),
+}
+
 /// An instance to start.
 #[derive(Debug, Clone)]
 pub struct StartRequest {
     /// Whom.
     pub name: Name,
     /// What to run and how.
-    pub spec: UnitSpec,
+    pub run: Run,
     /// How long to wait until it serves.
     pub timeout: Duration,
     /// Whether to wait at all.

@@ -1,12 +1,19 @@
 //! What a manager is to run: plain values, made from the config by the caller, rendered by each manager.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What stands for the instance's name in the texts of a spec that is for every instance; no path, argument or variable
+/// can have it.
+pub const ANY_INSTANCE: &str = "\0";
 
 /// A bridge to be kept running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnitSpec {
+    /// Its name, or [`ANY_INSTANCE`].
+    pub instance: String,
     /// One line for people.
     pub description: String,
     /// The program, by absolute path, and its arguments, all taken literally.
@@ -21,10 +28,12 @@ pub struct UnitSpec {
     pub credentials: BTreeMap<String, PathBuf>,
     /// The folder to run in; the manager's default when `None`.
     pub working_directory: Option<PathBuf>,
-    /// The user to run as; only the system's manager can change it.
-    pub user: Option<String>,
-    /// The group to run as; only the system's manager can change it.
-    pub group: Option<String>,
+    /// Whom it runs as.
+    pub account: Account,
+    /// How far it is shut off from the machine.
+    pub sandbox: Sandbox,
+    /// Folders that a strict sandbox leaves writable.
+    pub writable: Vec<PathBuf>,
     /// When to start it again.
     pub restart: Restart,
     /// What it may use.
@@ -35,6 +44,36 @@ pub struct UnitSpec {
     pub stop_timeout: Duration,
     /// How long it may be silent before it is taken for hung, ended and restarted; `None` for ever.
     pub watchdog: Option<Duration>,
+}
+
+/// Whom a bridge runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Account {
+    /// Whoever the manager runs as: the user, or root.
+    Managers,
+    /// The system account that is there for bridges, with a home of the instance's own.
+    Own,
+    /// Another user, group or both; only the system's manager can change to them.
+    Named {
+        /// The user.
+        user: Option<String>,
+        /// The group.
+        group: Option<String>,
+    },
+}
+
+/// The system account of the machine's bridges, its group, and the name of their folders.
+pub const OWN_ACCOUNT: &str = "foxxy-bridge";
+
+/// How far a bridge and its upstreams are shut off from the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sandbox {
+    /// As far as the usual work of MCP servers allows.
+    Auto,
+    /// Not at all.
+    Off,
+    /// As far as systemd can.
+    Strict,
 }
 
 /// When a bridge that failed is started again.
@@ -74,8 +113,50 @@ pub enum Memory {
     Unlimited,
 }
 
+/// A socket that systemd listens on for a bridge, which is started by its first client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketSpec {
+    /// The bridge's name, or [`ANY_INSTANCE`].
+    pub instance: String,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+impl SocketSpec {
+    /// What the template of all instances says, for each that says nothing else.
+    pub fn of_any_instance() -> Self {
+        Self { instance: ANY_INSTANCE.to_owned(), address: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
 impl Default for Restart {
     fn default() -> Self {
         Self { attempts: Some(5), delay: Duration::from_secs(2), max_delay: Some(Duration::from_secs(30)) }
+    }
+}
+
+#[cfg(test)]
+impl UnitSpec {
+    /// A bridge with nothing special about it.
+    pub(crate) fn example() -> Self {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect();
+        Self {
+            instance: "work".into(),
+            description: "foxxy-bridge work".into(),
+            exec: words("/usr/bin/foxxy-bridge server start --instance work"),
+            reload: words("/usr/bin/foxxy-bridge server reload work"),
+            environment: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
+            environment_files: Vec::new(),
+            credentials: BTreeMap::new(),
+            working_directory: None,
+            account: Account::Managers,
+            sandbox: Sandbox::Off,
+            writable: Vec::new(),
+            restart: Restart::default(),
+            limits: Limits::default(),
+            start_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(20),
+            watchdog: None,
+        }
     }
 }

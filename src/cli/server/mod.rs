@@ -1,5 +1,8 @@
 //! `server`: bridges, started, stopped and watched.
 
+mod disable;
+mod enable;
+mod linger;
 mod list;
 mod logs;
 mod reload;
@@ -32,6 +35,10 @@ pub(crate) enum Command {
     Restart(restart::Options),
     /// Have bridges read their config anew, while clients go on
     Reload(reload::Options),
+    /// Have a bridge start by itself: with systemd, or when its first client connects
+    Enable(enable::Options),
+    /// Undo `enable`
+    Disable(disable::Options),
     /// List the bridges there are
     #[command(visible_alias = "ls")]
     List(list::Options),
@@ -124,6 +131,8 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
             Command::Stop(options) => stop::run(options, context).await,
             Command::Restart(options) => restart::run(options, context).await,
             Command::Reload(options) => reload::run(options, context).await,
+            Command::Enable(options) => enable::run(options, context).await,
+            Command::Disable(options) => disable::run(options, context).await,
             Command::List(options) => list::run(options, context).await,
             Command::ServerStatus(options) => status::run(options, context).await,
             Command::Logs(options) => logs::run(options, context).await,

@@ -17,10 +17,10 @@ use crate::daemon::{self, Served};
 use crate::host::signals::Termination;
 use crate::instance::environment::{self, Variables};
 use crate::instance::{Instance, Name, Paths, Scope, lock};
-use crate::manager::{ServiceManager, StartRequest, Started, State};
+use crate::manager::{Enablement, Run, ServiceManager, StartRequest, Started, State};
 
 /// How long a start may take, unless something else is typed.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// Its name [default: from the config's file name]
     #[arg(short, long, value_parser = name_of)]
     name: Option<Name>,
+    /// The one whose config in the config folder has that name, as in units of foxxy-bridge@.service
+    #[arg(long, value_name = "NAME", value_parser = name_of, conflicts_with_all = ["name", "config"])]
+    instance: Option<Name>,
     /// The address to listen on [default: the config's, 127.0.0.1]
     #[arg(long)]
     host: Option<String>,
@@ -53,6 +56,30 @@ pub(crate) struct Options {
     timeout: u64,
 }
 
+/// That no config has that name.
+pub(super) fn no_config_of(name: &Name, paths: &Paths) -> Error {
+    let (folder, config) = (paths.config_dir().display(), paths.named_config(name));
+    Error::new(Exit::BadConfig, format!("there is no config for the bridge `{name}`"))
+        .because(format!("neither {name}.json nor {name}.toml is in {folder}"))
+        .hint(format!("write one: foxxy-bridge config init --config {}", config.display()))
+}
+
+impl Options {
+    /// The name that was typed, and the config that goes with it.
+    fn meant(&self, context: &Context, paths: &Paths) -> Result<(Option<Name>, Context), Error> {
+        let Some(name) = &self.instance else { return Ok((self.name.clone(), context.clone())) };
+        let config = paths.named_config(name);
+        // Of the default one there is always a config: a built-in one.
+        if name.is_default() && !config.exists() {
+            return Ok((Some(name.clone()), context.clone()));
+        }
+        if !config.exists() {
+            return Err(no_config_of(name, paths));
+        }
+        Ok((Some(name.clone()), context.with_config(config)))
+    }
+}
+
 /// Starts an instance as its config has it.
 pub(super) async fn start_plainly(
     survey: &mut Survey,
@@ -67,15 +94,16 @@ pub(super) async fn start_plainly(
 /// Serves in the foreground, until it is told to stop.
 pub(super) fn serve(options: &Options, context: &Context) -> Result<Exit, Error> {
     let paths = context.paths(options.whose.scope())?;
+    let (name, context) = options.meant(context, &paths).inspect_err(tell_manager)?;
     if options.cleanup {
         clean_up(&paths)?;
     }
-    let instance = context.instance(&paths, options.name.clone());
+    let instance = context.instance(&paths, name);
     // What is wrong with the config says more than that there is no instance of it.
     let given = instance.as_ref().map(given_variables).unwrap_or_default();
-    let (read, instance) = (read(context, &paths, &given)?, instance?);
+    let (read, instance) = (read(&context, &paths, &given)?, instance?);
     let bridge = &read.loaded.config.bridge;
-    let (again, own) = (context.clone(), instance.clone());
+    let (again, own, detail) = (context.clone(), instance.clone(), context.detail());
     daemon::run(daemon::Options {
         instance,
         host: options.host.clone().unwrap_or_else(|| bridge.host.as_str().to_owned()),
@@ -85,7 +113,7 @@ pub(super) fn serve(options: &Options, context: &Context) -> Result<Exit, Error>
             let read = again.read_with(again.config_path(&paths).as_deref(), &given_variables(&own));
             read.map(served).map_err(|invalid| words(&invalid.into()))
         }),
-        detail: context.detail(),
+        detail,
     })?;
     Ok(Exit::Ok)
 }
@@ -101,11 +129,13 @@ fn given_variables(instance: &Instance) -> Variables {
 
 /// Reads the config; when it cannot be, that is also what the service manager is told.
 fn read(context: &Context, paths: &Paths, given: &Variables) -> Result<Read, Error> {
-    let read = context.read_with(context.config_path(paths).as_deref(), given).map_err(context::told);
-    if let Err(error) = &read {
-        crate::host::notify::status(&words(error));
-    }
-    read
+    let read = context.read_with(context.config_path(paths).as_deref(), given);
+    read.map_err(context::told).inspect_err(tell_manager)
+}
+
+/// Leaves the service manager with why there is no bridge.
+fn tell_manager(error: &Error) {
+    crate::host::notify::status(&words(error));
 }
 
 fn served(read: Read) -> Served {
@@ -121,6 +151,7 @@ fn words(error: &Error) -> String {
 /// Has the service manager start a bridge.
 pub(super) async fn start(options: &Options, context: &Context) -> Result<Exit, Error> {
     let (mut paths, mut read) = (context.paths(options.whose.scope())?, None);
+    let (name, context) = &options.meant(context, &paths)?;
     if options.whose.typed().is_none() {
         // The config may say whose it is; it is looked for where the caller's own are.
         let first = context.read(context.config_path(&paths).as_deref())?;
@@ -146,7 +177,7 @@ pub(super) async fn start(options: &Options, context: &Context) -> Result<Exit, 
         clean_up(&paths)?;
     }
     let mut survey = Survey::take(&paths).await?;
-    let instance = context.instance(&paths, options.name.clone())?;
+    let instance = context.instance(&paths, name.clone())?;
     let address = Address { host: options.host.clone(), port: options.port };
     let starting =
         |known: &Known| matches!(&known.managed, Some(managed) if managed.state == State::Starting);
@@ -193,7 +224,7 @@ fn already(known: &Known, read: &Read, wanted: &Address) -> Result<Exit, Error> 
     Ok(Exit::Ok)
 }
 
-async fn launch(
+pub(super) async fn launch(
     survey: &mut Survey,
     instance: &Instance,
     read: &Read,
@@ -208,9 +239,15 @@ async fn launch(
         return Err(Error::new(Exit::Failed, what).hint("take `auto` or `systemd` as bridge.daemon.manager"));
     }
     let manager = survey.manager().map_err(|error| in_foreground(error, instance))?;
+    let run = match manager.enablement(instance.name()).await? {
+        Enablement::No => Run::Transient(Box::new(unit::spec(instance, daemon, address, context, timeout)?)),
+        enablement => {
+            agrees(manager, instance, address).await?;
+            Run::Enabled(enablement)
+        }
+    };
     unit::write_environment(instance, read)?;
-    let spec = unit::spec(instance, daemon, address, context, timeout)?;
-    let request = StartRequest { name: instance.name().clone(), spec, timeout, wait };
+    let request = StartRequest { name: instance.name().clone(), run, timeout, wait };
     let mut termination = Termination::listen()?;
     let started = tokio::select! {
         started = manager.start(&request) => started,
@@ -233,6 +270,31 @@ async fn launch(
         Started::Running(_) => tell_started(instance).await,
     }
     Ok(Exit::Ok)
+}
+
+/// Checks that the unit that the instance is enabled with runs what is asked for.
+async fn agrees(manager: &dyn ServiceManager, instance: &Instance, address: &Address) -> Result<(), Error> {
+    let name = instance.name();
+    let unit = name.template_unit();
+    let config = manager.enabled_config(name).await?;
+    let config = config.unwrap_or_else(|| instance.paths().named_config(name));
+    let config = std::fs::canonicalize(&config).unwrap_or(config);
+    if config != instance.identity() {
+        let what = format!("the name `{name}` is in use by {unit}, which serves {}", config.display());
+        return Err(Error::new(Exit::Failed, what)
+            .hint(format!("choose another --name, or undo that: foxxy-bridge server disable {name}")));
+    }
+    if address.host.is_some() || address.port.is_some() {
+        let what = format!("the bridge `{name}` is enabled: its address is in the files of {unit}");
+        let typed = [
+            address.host.as_ref().map(|host| format!(" --host {host}")),
+            address.port.map(|port| format!(" --port {port}")),
+        ];
+        let typed: String = typed.into_iter().flatten().collect();
+        return Err(Error::new(Exit::Failed, what)
+            .hint(format!("change it there: foxxy-bridge server enable {name}{typed}, then start it")));
+    }
+    Ok(())
 }
 
 /// Ends what an interrupted start has begun: nobody waits for it any more.

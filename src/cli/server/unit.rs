@@ -9,8 +9,9 @@ use super::Context;
 use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
 use crate::config::{self, CpuQuota, Daemon, MemoryLimit};
+use crate::host;
 use crate::instance::{Instance, Scope, environment};
-use crate::manager::{Limits, Memory, Restart, UnitSpec};
+use crate::manager::{ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, UnitSpec};
 
 /// A bridge's own choice of address, where it differs from its config's.
 #[derive(Debug, Clone, Default)]
@@ -27,62 +28,111 @@ pub(super) fn spec(
     context: &Context,
     timeout: Duration,
 ) -> Result<UnitSpec, Error> {
-    let program = std::env::current_exe()?;
-    let mut exec = vec![text(&program)?];
+    let mut program = vec![text(&std::env::current_exe()?)?];
     if context.debug {
-        exec.push("--debug".to_owned());
+        program.push("--debug".to_owned());
     }
-    exec.extend(["--config-dir".to_owned(), text(instance.paths().config_dir())?]);
-    let (name, scope) = (instance.name().as_str(), instance.scope().flag());
-    let mut reload = exec.clone();
-    reload.extend(["server", "reload", name, scope].map(str::to_owned));
-    if let Some(config) = instance.config() {
-        exec.extend(["--config".to_owned(), text(config)?]);
+    if !instance.paths().has_standard_config_dir() {
+        program.extend(["--config-dir".to_owned(), text(instance.paths().config_dir())?]);
     }
-    exec.extend(["server", "start", "--name", name, scope].map(str::to_owned));
+    let (name, scope) = (instance.name().as_str(), instance.scope());
+    let mut exec = program.clone();
+    if instance.is_named_after_config() {
+        exec.extend(["server", "start", "--instance", name].map(str::to_owned));
+    } else {
+        if let Some(config) = instance.config() {
+            exec.extend(["--config".to_owned(), text(config)?]);
+        }
+        exec.extend(["server", "start", "--name", name].map(str::to_owned));
+    }
+    exec.push(scope.flag().to_owned());
     if let Some(host) = &address.host {
         exec.extend(["--host".to_owned(), host.clone()]);
     }
     if let Some(port) = address.port {
         exec.extend(["--port".to_owned(), port.to_string()]);
     }
+    let shown = instance.config().map_or("the built-in config".to_owned(), |path| path.display().to_string());
+    let base = instance.config().and_then(Path::parent).unwrap_or(Path::new("/"));
+    let home = std::env::home_dir();
+    let resolved = |path: &config::Text| config::resolve_path(path.as_str(), base, home.as_deref());
+    let mut environment_files = vec![instance.environment_file()];
+    environment_files.extend(daemon.environment_file.as_ref().map(resolved));
     // npx, uvx and their like are often where only the caller's PATH leads, as with nvm.
     let path = std::env::var_os("PATH").as_deref().and_then(OsStr::to_str).map(str::to_owned);
-    let environment = path.map(|path| ("PATH".to_owned(), path)).into_iter().collect();
-    let shown = instance.config().map_or("the built-in config".to_owned(), |path| path.display().to_string());
-    let mut environment_files = vec![instance.environment_file()];
-    if let Some(file) = &daemon.environment_file {
-        let base = instance.config().and_then(Path::parent).unwrap_or(Path::new("/"));
-        environment_files.push(config::resolve_path(file.as_str(), base, std::env::home_dir().as_deref()));
-    }
     Ok(UnitSpec {
-        description: format!("foxxy-bridge {} ({shown})", instance.name()),
+        description: format!("foxxy-bridge {name} ({shown})"),
+        environment: path.map(|path| ("PATH".to_owned(), path)).into_iter().collect(),
+        environment_files,
+        credentials: daemon.credentials.iter().map(|(id, path)| (id.clone(), resolved(path))).collect(),
+        account: account(daemon, scope),
+        writable: match scope {
+            Scope::User => home
+                .clone()
+                .into_iter()
+                .chain(instance.paths().runtime_base().parent().map(Path::to_owned))
+                .collect(),
+            Scope::System => Vec::new(),
+        },
+        start_timeout: timeout,
+        ..standard(name, program, exec, daemon, scope)
+    })
+}
+
+/// What the packaged units run: the instance whose config has its name, as every config leaves it.
+pub(super) fn packaged(program: &str, scope: Scope) -> UnitSpec {
+    let exec = [program, "server", "start", "--instance", ANY_INSTANCE, scope.flag()].map(str::to_owned);
+    let account = match scope {
+        Scope::User => Account::Managers,
+        Scope::System => Account::Own,
+    };
+    let standard = standard(ANY_INSTANCE, vec![program.to_owned()], exec.to_vec(), &Daemon::default(), scope);
+    UnitSpec { account, ..standard }
+}
+
+/// What is the same for an instance and for the packaged units.
+fn standard(name: &str, program: Vec<String>, exec: Vec<String>, daemon: &Daemon, scope: Scope) -> UnitSpec {
+    let mut reload = program;
+    reload.extend(["server", "reload", name, scope.flag()].map(str::to_owned));
+    UnitSpec {
+        instance: name.to_owned(),
+        description: format!("foxxy-bridge {name}"),
         exec,
         reload,
-        environment,
-        environment_files,
+        environment: BTreeMap::new(),
+        environment_files: Vec::new(),
         credentials: BTreeMap::new(),
         working_directory: None,
-        user: daemon
-            .user
-            .as_ref()
-            .filter(|_| instance.scope() == Scope::System)
-            .map(|user| user.as_str().to_owned()),
-        group: daemon
-            .group
-            .as_ref()
-            .filter(|_| instance.scope() == Scope::System)
-            .map(|group| group.as_str().to_owned()),
+        account: Account::Managers,
+        sandbox: match daemon.sandbox {
+            config::Sandbox::Auto => Sandbox::Auto,
+            config::Sandbox::Off => Sandbox::Off,
+            config::Sandbox::Strict => Sandbox::Strict,
+        },
+        writable: Vec::new(),
         restart: Restart {
             attempts: Some(daemon.restart.attempts),
             delay: daemon.restart.delay,
             max_delay: Some(daemon.restart.max_delay),
         },
         limits: limits(&daemon.limits),
-        start_timeout: timeout,
+        start_timeout: super::start::TIMEOUT,
         stop_timeout: daemon.stop_timeout,
         watchdog: Some(daemon.watchdog).filter(|patience| !patience.is_zero()),
-    })
+    }
+}
+
+/// Whom an instance runs as: whom its config names, else the account that a package has made for the machine's bridges.
+fn account(daemon: &Daemon, scope: Scope) -> Account {
+    let name = |text: &Option<config::Text>| text.as_ref().map(|text| text.as_str().to_owned());
+    let (user, group) = (name(&daemon.user), name(&daemon.group));
+    match scope {
+        Scope::User => Account::Managers,
+        Scope::System if user.as_deref() == Some(OWN_ACCOUNT) && group.is_none() => Account::Own,
+        Scope::System if user.is_some() || group.is_some() => Account::Named { user, group },
+        Scope::System if host::user::exists(OWN_ACCOUNT) => Account::Own,
+        Scope::System => Account::Managers,
+    }
 }
 
 fn limits(limits: &config::Limits) -> Limits {
@@ -123,4 +173,29 @@ pub(super) fn write_environment(instance: &Instance, read: &Read) -> Result<(), 
 fn text(path: &Path) -> Result<String, Error> {
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| Error::new(Exit::Failed, format!("the path {} is not UTF-8", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::systemd::packaged_units;
+
+    /// Where packages put the program.
+    const PROGRAM: &str = "/usr/bin/foxxy-bridge";
+
+    /// Rewrites the files in `units/` when `UPDATE_UNITS` is set: `make units`.
+    #[test]
+    fn the_packaged_units_are_what_the_templates_make() {
+        let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("units");
+        for scope in [Scope::User, Scope::System] {
+            for (kind, text) in packaged_units(&packaged(PROGRAM, scope), scope).unwrap() {
+                let file = units.join(scope.to_string()).join(format!("foxxy-bridge@.{kind}"));
+                if std::env::var_os("UPDATE_UNITS").is_some() {
+                    std::fs::write(&file, &text).unwrap();
+                }
+                let there = std::fs::read_to_string(&file).unwrap_or_default();
+                assert_eq!(there, text, "{} is an old one: make units", file.display());
+            }
+        }
+    }
 }

@@ -10,6 +10,8 @@ pub enum Feature {
     NotifyReload,
     /// `RestartSteps=` and `RestartMaxDelaySec=`: the wait between restarts grows.
     RestartSteps,
+    /// `PrivateDevices=`, `ProtectKernelModules=` and their like in a user's unit. Measured: 252 fails at them, 257 does not.
+    UserKernelProtection,
     /// A command line without variables that survives a daemon-reload. Measured: broken in 252, right in 257.
     LiteralArguments,
 }
@@ -20,7 +22,7 @@ impl Feature {
         match self {
             Self::NotifyReload => 253,
             Self::RestartSteps => 254,
-            Self::LiteralArguments => 257,
+            Self::UserKernelProtection | Self::LiteralArguments => 257,
         }
     }
 }

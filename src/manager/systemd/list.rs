@@ -1,8 +1,10 @@
 //! Which instances systemd has.
 
 use zbus::OwnedObjectPath;
+use zbus::proxy::CacheProperties;
+use zbus_systemd::systemd1::UnitProxy;
 
-use super::state::{LoadState, UnitState};
+use super::state::{ActiveState, LoadState, UnitState};
 use super::{Systemd, is_systemd_error};
 use crate::instance::Name;
 use crate::manager::{Error, Managed, State};
@@ -50,6 +52,18 @@ impl Systemd {
             Err(error) if is_systemd_error(&error, "NoSuchUnit") => Ok(None),
             Err(error) => Err(self.error(format!("look up {unit}"), error)),
         }
+    }
+
+    /// Whether a unit of any kind is up; `None` when systemd does not have it.
+    pub(super) async fn active_state(&self, unit: &str) -> Result<Option<ActiveState>, Error> {
+        let failed = |error| self.error(format!("look up {unit}"), error);
+        let path = match self.manager.get_unit(unit.to_owned()).await {
+            Ok(path) => path,
+            Err(error) if is_systemd_error(&error, "NoSuchUnit") => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let unit = UnitProxy::builder(&self.connection).path(path).cache_properties(CacheProperties::No);
+        Ok(Some(unit.build().await.map_err(failed)?.active_state().await.map_err(failed)?.into()))
     }
 
     /// The state of the unit at this object; `None` when it has gone, of which systemd then makes up a blank one.

@@ -1,12 +1,14 @@
 //! Keeping an instance running with systemd.
 
 mod connection;
+mod enable;
 mod failure;
 #[cfg(test)]
 mod fake;
 mod features;
 mod jobs;
 mod journal;
+pub mod linger;
 mod list;
 mod start;
 mod state;
@@ -15,6 +17,7 @@ mod stop;
 mod tests;
 mod unit;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -27,7 +30,10 @@ use zbus_systemd::systemd1::ManagerProxy;
 pub use connection::Host;
 pub use features::{MINIMUM, Version};
 
-use super::{Error, LogQuery, LogStream, Managed, ServiceManager, StartRequest, Started, Stopped};
+use super::{
+    EnableRequest, Enablement, Error, LogQuery, LogStream, Managed, Plan, ServiceManager, StartRequest,
+    Started, Stopped,
+};
 use crate::instance::{Name, Scope};
 
 /// A systemd that we can talk to.
@@ -89,7 +95,7 @@ impl ServiceManager for Systemd {
     }
 
     fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Started, Error>> {
-        self.start_unit(request).boxed()
+        self.start_instance(request).boxed()
     }
 
     fn stop<'a>(
@@ -117,9 +123,49 @@ impl ServiceManager for Systemd {
         self.find_instance(name).boxed()
     }
 
+    fn plan_enable<'a>(&'a self, request: &'a EnableRequest) -> BoxFuture<'a, Result<Plan, Error>> {
+        Systemd::plan_enable(self, request).boxed()
+    }
+
+    fn plan_disable<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Plan, Error>> {
+        Systemd::plan_disable(self, name).boxed()
+    }
+
+    fn carry_out<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
+        self.carry_out_plan(plan).boxed()
+    }
+
+    fn enablement<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Enablement, Error>> {
+        self.enablement_of(name).boxed()
+    }
+
+    fn enabled(&self) -> BoxFuture<'_, Result<Vec<(Name, Enablement)>, Error>> {
+        Systemd::enabled(self).boxed()
+    }
+
+    fn enabled_config<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<PathBuf>, Error>> {
+        self.config_of(name).boxed()
+    }
+
     fn logs<'a>(&'a self, query: &'a LogQuery) -> BoxFuture<'a, Result<LogStream, Error>> {
         async { journal::stream(&journal::arguments(query, self.scope)) }.boxed()
     }
+}
+
+/// The files of the units that packages ship: the service's and the socket's. They are for every version.
+///
+/// # Errors
+/// None for texts that a unit file can have.
+#[cfg(test)]
+pub(crate) fn packaged_units(
+    spec: &super::UnitSpec,
+    scope: Scope,
+) -> Result<[(&'static str, String); 2], Error> {
+    let socket = super::SocketSpec::of_any_instance();
+    Ok([
+        ("service", unit::service_file(spec, scope, Version(MINIMUM))?),
+        ("socket", unit::socket_file(&socket)?),
+    ])
 }
 
 /// The D-Bus name of an error that systemd or the bus answered with.

@@ -1,5 +1,6 @@
 //! Starting and restarting, until the bridge serves or it is known why it does not.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,7 +9,7 @@ use super::jobs::JobError;
 use super::state::{ActiveState, JobResult, UnitState};
 use super::{Systemd, failure, is_systemd_error, journal, unit};
 use crate::instance::Name;
-use crate::manager::{Error, Managed, StartFailure, StartRequest, Started};
+use crate::manager::{Enablement, Error, Managed, Run, StartFailure, StartRequest, Started};
 
 /// How many of its last log lines a failure carries.
 const LAST_WORDS: u32 = 20;
@@ -27,27 +28,45 @@ enum End {
 }
 
 impl Systemd {
-    /// Starts an instance as a transient unit.
-    pub(super) async fn start_unit(&self, request: &StartRequest) -> Result<Started, Error> {
+    /// Starts an instance: as a transient unit, or the unit that it is enabled with.
+    pub(super) async fn start_instance(&self, request: &StartRequest) -> Result<Started, Error> {
         let deadline = Instant::now() + request.timeout;
-        let unit = request.name.unit();
-        for other in [request.name.template_unit(), unit.clone()] {
+        let (transient, kept) = (request.name.unit(), request.name.template_unit());
+        for unit in [&kept, &transient] {
             if let Some(running) =
-                self.already_running(&request.name, &other, request.timeout, deadline).await?
+                self.already_running(&request.name, unit, request.timeout, deadline).await?
             {
                 return Ok(Started::AlreadyRunning(running));
             }
         }
-        let properties = unit::transient_properties(&request.name, &request.spec, self.scope, self.version)?;
+        let (unit, properties) = match &request.run {
+            Run::Transient(spec) => {
+                (transient, Some(unit::transient_properties(spec, self.scope, self.version)?))
+            }
+            Run::Enabled(_) => (kept, None),
+        };
+        if let Run::Enabled(Enablement::FirstClient) = request.run {
+            self.listen(&request.name, deadline).await?;
+        }
         for _ in 0..START_TRIES {
             self.reset_failed(&unit).await?;
-            let start = self.manager.start_transient_unit(
-                unit.clone(),
-                "fail".into(),
-                properties.clone(),
-                Vec::new(),
-            );
-            let job = match self.enqueue(&unit, start).await {
+            let enqueued = match properties.clone() {
+                Some(properties) => {
+                    let start = self.manager.start_transient_unit(
+                        unit.clone(),
+                        "fail".into(),
+                        properties,
+                        Vec::new(),
+                    );
+                    self.enqueue(&unit, start).await
+                }
+                None => {
+                    // The transient one is held by its properties.
+                    self.hold(&unit).await;
+                    self.enqueue(&unit, self.manager.start_unit(unit.clone(), "replace".into())).await
+                }
+            };
+            let job = match enqueued {
                 Ok(job) => job,
                 // Left over from a failed run, or somebody else was faster.
                 Err(JobError::Refused(error)) if is_systemd_error(&error, "UnitExists") => {
@@ -77,6 +96,31 @@ impl Systemd {
             action: format!("start {unit}"),
             detail: "a unit of this name is there each time, and gone when looked at".into(),
         })
+    }
+
+    /// Has systemd listen for an instance that its first client starts.
+    async fn listen(&self, name: &Name, deadline: Instant) -> Result<(), Error> {
+        let socket = name.template_socket();
+        let failed = |error| self.job_error(format!("start {socket}"), error);
+        let start = self.manager.start_unit(socket.clone(), "replace".into());
+        match self.enqueue(&socket, start).await.map_err(failed)?.finish(deadline).await.map_err(failed)? {
+            JobResult::Done | JobResult::Skipped => Ok(()),
+            result => Err(Error::DidNotListen {
+                name: name.clone(),
+                unit: socket,
+                scope: self.scope,
+                result: result.to_string(),
+            }),
+        }
+    }
+
+    /// The config that the unit names which an instance is enabled with.
+    pub(super) async fn config_of(&self, name: &Name) -> Result<Option<PathBuf>, Error> {
+        let unit = name.template_unit();
+        let failed = |error| self.error(format!("look up {unit}"), error);
+        let path = self.manager.load_unit(unit.clone()).await.map_err(failed)?;
+        let state = UnitState::read(&self.connection, &path).await.map_err(failed)?;
+        Ok(state.into_managed(name.clone(), unit.clone()).config)
     }
 
     /// Restarts the instance's running unit. A failure leaves it to the unit's own restart policy.

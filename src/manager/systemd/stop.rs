@@ -27,6 +27,10 @@ impl Systemd {
     ) -> Result<Stopped, Error> {
         let deadline = Instant::now() + timeout;
         let mut outcome = Stopped::NotRunning;
+        // The next client would start it again.
+        if self.stop_listening(name, deadline).await? {
+            outcome = Stopped::Clean;
+        }
         for unit in [name.unit(), name.template_unit()] {
             let Some(state) = self.state_of(&unit).await? else { continue };
             if state.active.is_down() && self.processes(&unit).await.is_empty() {
@@ -50,6 +54,20 @@ impl Systemd {
             }
         }
         Ok(outcome)
+    }
+
+    /// Has systemd listen no more for an instance's first client; false when it did not.
+    async fn stop_listening(&self, name: &Name, deadline: Instant) -> Result<bool, Error> {
+        let socket = name.template_socket();
+        if self.active_state(&socket).await?.is_none_or(|state| state.is_down()) {
+            return Ok(false);
+        }
+        match self.stop_unit(&socket, false, deadline).await {
+            Ok(()) => Ok(true),
+            Err(JobError::Deadline) => Err(self.not_stopped(name, &socket, KILL_TIMEOUT).await),
+            Err(JobError::Refused(error)) => Err(self.error(format!("stop {socket}"), error)),
+            Err(JobError::Other(error)) => Err(error),
+        }
     }
 
     /// Sends a signal to the bridge of a running instance.

@@ -7,8 +7,8 @@ use super::fake::{Act, Fake, Refusal, active_state, failed_state};
 use super::state::{ActiveState, JobResult, LoadState, ServiceResult, UnitState};
 use crate::instance::{Name, Scope};
 use crate::manager::{
-    Error, ErrorKind, Limits, Managed, Restart, ServiceManager, StartFailure, StartRequest, Started, State,
-    Stopped, UnitSpec,
+    Error, ErrorKind, Managed, Run, ServiceManager, StartFailure, StartRequest, Started, State, Stopped,
+    UnitSpec,
 };
 
 const SOON: Duration = Duration::from_millis(100);
@@ -19,23 +19,8 @@ fn work() -> Name {
 }
 
 fn request(timeout: Duration) -> StartRequest {
-    let spec = UnitSpec {
-        description: "foxxy-bridge work".into(),
-        exec: vec!["/bin/bridge".into()],
-        reload: Vec::new(),
-        environment: [].into(),
-        environment_files: Vec::new(),
-        credentials: [].into(),
-        working_directory: None,
-        user: None,
-        group: None,
-        restart: Restart::default(),
-        limits: Limits::default(),
-        start_timeout: LONG,
-        stop_timeout: LONG,
-        watchdog: None,
-    };
-    StartRequest { name: work(), spec, timeout, wait: true }
+    let run = Run::Transient(Box::new(UnitSpec::example()));
+    StartRequest { name: work(), run, timeout, wait: true }
 }
 
 fn starting() -> UnitState {

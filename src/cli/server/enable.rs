@@ -1,0 +1,207 @@
+//! `server enable`: a bridge that comes back with the machine.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+
+use clap::Args;
+
+use super::survey::Survey;
+use super::unit::{self, Address};
+use super::{Context, Whose, name_of, start, stop};
+use crate::cli::context::Read;
+use crate::cli::error::{Error, Exit};
+use crate::cli::output::{self, GOOD};
+use crate::instance::{Instance, Name, Paths, Scope, environment};
+use crate::manager::{EnableRequest, Plan, ServiceManager, SocketSpec};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Which: a running one, or the one of NAME.json in the config folder [default: that of the config]
+    #[arg(value_parser = name_of)]
+    name: Option<Name>,
+    /// Start it now as well
+    #[arg(long)]
+    now: bool,
+    /// Have systemd listen, and start it when its first client connects
+    #[arg(long)]
+    socket: bool,
+    /// Have this user's bridges run without a login, from boot on
+    #[arg(long)]
+    linger: bool,
+    /// The address to listen on [default: the config's, 127.0.0.1]
+    #[arg(long)]
+    host: Option<String>,
+    /// The port to listen on [default: the config's, 8080]
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Print what would be written and called, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
+    let paths = context.paths(options.whose.scope())?;
+    let mut survey = Survey::take(&paths).await?;
+    let instance = meant(&options, &survey, &paths, context)?;
+    let read = context.read(instance.config())?;
+    for warning in &read.loaded.warnings {
+        output::warn(warning.to_string());
+    }
+    let request = request(&options, &instance, &read, context)?;
+    let manager = survey.manager()?;
+    let plan = manager.plan_enable(&request).await?;
+    if options.dry_run {
+        show(&plan, instance.name(), "enabled");
+        return Ok(Exit::Ok);
+    }
+    apply(manager, &instance, &read, &plan).await?;
+    tell(&instance, &plan, &request);
+    if instance.scope() == Scope::User {
+        super::linger::offer(&instance, options.linger).await?;
+    }
+    if options.now {
+        start_now(&mut survey, &instance, &read, context).await?;
+    } else if survey.get(instance.name()).is_some_and(super::survey::Known::is_running)
+        && !plan.steps.is_empty()
+    {
+        output::note(format!(
+            "it goes on running as it was started; put the unit in force with `foxxy-bridge server restart {}`",
+            instance.name()
+        ));
+    }
+    Ok(Exit::Ok)
+}
+
+/// The instance that the options mean.
+fn meant(options: &Options, survey: &Survey, paths: &Paths, context: &Context) -> Result<Instance, Error> {
+    let Some(name) = &options.name else { return context.instance(paths, None) };
+    if context.names_config() {
+        return context.instance(paths, Some(name.clone()));
+    }
+    let known = survey.get(name).and_then(super::survey::Known::config).filter(|config| config.exists());
+    let config = known.or_else(|| Some(paths.named_config(name)).filter(|config| config.exists()));
+    match config {
+        Some(config) => context.with_config(config).instance(paths, Some(name.clone())),
+        None if name.is_default() => context.instance(paths, Some(name.clone())),
+        None => Err(start::no_config_of(name, paths)),
+    }
+}
+
+fn request(
+    options: &Options,
+    instance: &Instance,
+    read: &Read,
+    context: &Context,
+) -> Result<EnableRequest, Error> {
+    let bridge = &read.loaded.config.bridge;
+    let address = Address { host: options.host.clone(), port: options.port };
+    let spec = unit::spec(instance, &bridge.daemon, &address, context, start::TIMEOUT)?;
+    let program = spec.exec.first().cloned().unwrap_or_default();
+    let socket = options.socket.then(|| {
+        let host = options.host.as_deref().unwrap_or(bridge.host.as_str());
+        let address = resolve(host, options.port.unwrap_or(bridge.port))?;
+        Ok::<_, Error>(SocketSpec { instance: instance.name().to_string(), address })
+    });
+    let mut command = format!("foxxy-bridge server enable {}", instance.name());
+    if !instance.is_named_after_config() {
+        let config = instance.config().map(|config| format!(" --config {}", config.display()));
+        command.push_str(&config.unwrap_or_default());
+    }
+    Ok(EnableRequest {
+        name: instance.name().clone(),
+        spec,
+        template: unit::packaged(&program, instance.scope()),
+        socket: socket.transpose()?,
+        command,
+    })
+}
+
+/// systemd listens on addresses, not on names.
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, Error> {
+    let what = || format!("systemd cannot listen on {host}:{port}");
+    let hint = "give an IP address of this machine with --host";
+    let found = (host.trim_matches(['[', ']']), port).to_socket_addrs();
+    let mut found =
+        found.map_err(|error| Error::new(Exit::Failed, what()).because(error.to_string()).hint(hint))?;
+    found.next().ok_or_else(|| Error::new(Exit::Failed, what()).because("it has no address").hint(hint))
+}
+
+/// Carries the plan out; when that fails, nothing is kept that was not there before.
+async fn apply(
+    manager: &dyn ServiceManager,
+    instance: &Instance,
+    read: &Read,
+    plan: &Plan,
+) -> Result<(), Error> {
+    let kept = |error: std::io::Error| {
+        let what = format!("what `{}` needs at boot cannot be kept", instance.name());
+        Error::new(Exit::Failed, what).because(format!("{}: {error}", instance.kept_dir().display()))
+    };
+    let is_new = environment::keep(instance).map_err(kept)?;
+    let outcome = match unit::write_environment(instance, read) {
+        Ok(()) => manager.carry_out(plan).await.map_err(Error::from),
+        Err(error) => Err(error),
+    };
+    if outcome.is_err() && is_new {
+        environment::forget(instance).map_err(kept)?;
+    }
+    outcome?;
+    if !read.variables.is_empty() {
+        let names: Vec<&str> = read.variables.keys().map(String::as_str).collect();
+        output::note(format!(
+            "kept for the boot: {}, from this shell, in {} (for this user alone)",
+            names.join(", "),
+            output::short_path(&instance.variables_file())
+        ));
+    }
+    Ok(())
+}
+
+fn tell(instance: &Instance, plan: &Plan, request: &EnableRequest) {
+    let name = instance.name();
+    let (unit, when) = match &request.socket {
+        Some(socket) => {
+            (name.template_socket(), format!("starts when a client connects to {}", socket.address))
+        }
+        None if instance.scope() == Scope::User => {
+            (name.template_unit(), "starts with this user's systemd".to_owned())
+        }
+        None => (name.template_unit(), "starts at boot".to_owned()),
+    };
+    if plan.steps.is_empty() {
+        output::say(format!("{name} is enabled already: {unit} {when}"));
+    } else {
+        output::say(format!("{GOOD}enabled{GOOD:#} {name}: {unit} {when}"));
+    }
+}
+
+/// Prints a plan.
+pub(super) fn show(plan: &Plan, name: &Name, outcome: &str) {
+    if plan.steps.is_empty() {
+        output::note(format!("nothing to do: {name} is {outcome} already"));
+    }
+    for step in &plan.steps {
+        output::say(step.to_string());
+    }
+}
+
+/// Starts the unit; a transient one of the same bridge makes way for it.
+async fn start_now(
+    survey: &mut Survey,
+    instance: &Instance,
+    read: &Read,
+    context: &Context,
+) -> Result<(), Error> {
+    let name = instance.name();
+    if let Some(known) = survey.get(name).filter(|known| known.is_running()) {
+        if known.unit() == Some(&name.template_unit()) {
+            output::note(format!("{name} is already running"));
+            return Ok(());
+        }
+        stop::stop_one(survey, instance.paths(), name, false).await?;
+        unit::write_environment(instance, read)?;
+    }
+    start::launch(survey, instance, read, &Address::default(), context, start::TIMEOUT, true).await?;
+    Ok(())
+}

@@ -1,0 +1,336 @@
+//! Bridges that come back with the machine: unit files, written and removed, and the links that enable them.
+//!
+//! A plan is made first and can be shown; carrying it out is all or nothing.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::unit::{self, DROP_IN, UnitText};
+use super::{Systemd, error_name, is_systemd_error};
+use crate::instance::{Name, Scope};
+use crate::manager::{EnableRequest, Enablement, Error, Plan, SocketSpec, Step};
+
+/// The template of all instances that are kept.
+const TEMPLATE: &str = "foxxy-bridge@";
+
+/// A unit file where systemd looks for it.
+struct Found {
+    path: PathBuf,
+    text: String,
+}
+
+/// The folders of unit files.
+struct Folders {
+    /// All of them, in systemd's order.
+    all: Vec<PathBuf>,
+    /// The one for files of the administrator or the user.
+    own: PathBuf,
+}
+
+impl Systemd {
+    /// What enabling an instance takes, beyond what is there already.
+    pub(super) async fn plan_enable(&self, request: &EnableRequest) -> Result<Plan, Error> {
+        let folders = self.folders().await?;
+        let mut steps = Vec::new();
+        let wanted = unit::service_file(&request.spec, self.scope, self.version)?;
+        let template = unit::service_file(&request.template, self.scope, self.version)?;
+        let files = Files { folders: &folders, name: &request.name, command: &request.command };
+        files.plan("service", Some((&template, &wanted)), &mut steps)?;
+        let socket = match &request.socket {
+            Some(socket) => {
+                Some((unit::socket_file(&SocketSpec::of_any_instance())?, unit::socket_file(socket)?))
+            }
+            None => None,
+        };
+        files.plan(
+            "socket",
+            socket.as_ref().map(|(template, wanted)| (&**template, &**wanted)),
+            &mut steps,
+        )?;
+        if !steps.is_empty() {
+            steps.push(Step::Reload);
+        }
+        let (service, socket) = (request.name.template_unit(), request.name.template_socket());
+        let (on, off) = if request.socket.is_some() { (socket, service) } else { (service, socket) };
+        // With the other one enabled as well, both would start it.
+        if self.is_enabled(&off).await? {
+            steps.push(Step::Disable { units: vec![off] });
+        }
+        if !self.is_enabled(&on).await? {
+            steps.push(Step::Enable { units: vec![on] });
+        }
+        Ok(Plan { steps })
+    }
+
+    /// What takes back all that enabling an instance did, as far as it is there.
+    pub(super) async fn plan_disable(&self, name: &Name) -> Result<Plan, Error> {
+        let folders = self.folders().await?;
+        let mut steps = Vec::new();
+        let mut units = Vec::new();
+        for unit in [name.template_unit(), name.template_socket()] {
+            if self.is_enabled(&unit).await? {
+                units.push(unit);
+            }
+        }
+        if !units.is_empty() {
+            steps.push(Step::Disable { units });
+        }
+        let links = steps.len();
+        for kind in ["service", "socket"] {
+            let drop_in = folders.drop_in(name, kind);
+            if read(&drop_in)?.is_some_and(|text| unit::is_ours(&text)) {
+                steps.push(Step::Remove { path: drop_in });
+            }
+        }
+        let others = self.enabled().await?.into_iter().any(|(other, _)| other != *name);
+        let others = others || folders.has_drop_in_of_others(name) || self.uses_template(name).await?;
+        for kind in ["service", "socket"].into_iter().filter(|_| !others) {
+            let template = folders.own.join(format!("{TEMPLATE}.{kind}"));
+            if read(&template)?.is_some_and(|text| unit::is_ours(&text)) {
+                steps.push(Step::Remove { path: template });
+            }
+        }
+        if steps.len() > links {
+            steps.push(Step::Reload);
+        }
+        Ok(Plan { steps })
+    }
+
+    /// Does what the plan says; when a step fails, what was done of it is taken back.
+    pub(super) async fn carry_out_plan(&self, plan: &Plan) -> Result<(), Error> {
+        let mut done: Vec<(&Path, Option<String>)> = Vec::new();
+        for step in &plan.steps {
+            let outcome = match step {
+                Step::Write { path, text } => read(path).and_then(|before| {
+                    done.push((path, before));
+                    write(path, text).map_err(|error| self.file_error("write", path, error))
+                }),
+                Step::Remove { path } => read(path).and_then(|before| {
+                    done.push((path, before));
+                    remove(path).map_err(|error| self.file_error("remove", path, error))
+                }),
+                Step::Reload => self.daemon_reload().await,
+                Step::Enable { units } => {
+                    let enabled = self.manager.enable_unit_files(units.clone(), false, false).await;
+                    enabled
+                        .map(drop)
+                        .map_err(|error| self.error(format!("enable {}", units.join(" and ")), error))
+                }
+                Step::Disable { units } => {
+                    let disabled = self.manager.disable_unit_files(units.clone(), false).await;
+                    disabled
+                        .map(drop)
+                        .map_err(|error| self.error(format!("disable {}", units.join(" and ")), error))
+                }
+            };
+            if let Err(error) = outcome {
+                self.take_back(&done).await;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether, and how, an instance is started without anybody typing a command.
+    pub(super) async fn enablement_of(&self, name: &Name) -> Result<Enablement, Error> {
+        if self.is_enabled(&name.template_socket()).await? {
+            return Ok(Enablement::FirstClient);
+        }
+        Ok(if self.is_enabled(&name.template_unit()).await? { Enablement::Boot } else { Enablement::No })
+    }
+
+    /// All instances that are enabled.
+    pub(super) async fn enabled(&self) -> Result<Vec<(Name, Enablement)>, Error> {
+        let kinds = [("service", Enablement::Boot), ("socket", Enablement::FirstClient)];
+        let patterns = kinds.map(|(kind, _)| format!("{TEMPLATE}*.{kind}")).to_vec();
+        let states = ["enabled", "enabled-runtime", "linked", "linked-runtime"].map(str::to_owned).to_vec();
+        let files = self.manager.list_unit_files_by_patterns(states, patterns).await;
+        let files = files.map_err(|error| self.error("list its unit files", error))?;
+        let mut found = Vec::new();
+        for (path, _) in files {
+            let file = Path::new(&path).file_name().and_then(|file| file.to_str()).unwrap_or_default();
+            for (kind, enablement) in kinds {
+                let name =
+                    file.strip_prefix(TEMPLATE).and_then(|rest| rest.strip_suffix(kind)?.strip_suffix('.'));
+                found.extend(name.and_then(|name| name.parse().ok()).map(|name| (name, enablement)));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn is_enabled(&self, unit: &str) -> Result<bool, Error> {
+        match self.manager.get_unit_file_state(unit.to_owned()).await {
+            Ok(state) => Ok(matches!(state.as_str(), "enabled" | "enabled-runtime")),
+            Err(error) if error_name(&error).is_some_and(|name| name.ends_with(".FileNotFound")) => Ok(false),
+            Err(error) if is_systemd_error(&error, "NoSuchUnit") => Ok(false),
+            Err(error) => Err(self.error(format!("look up {unit}"), error)),
+        }
+    }
+
+    /// Whether another instance of the template is running.
+    async fn uses_template(&self, name: &Name) -> Result<bool, Error> {
+        let running = self.list_instances().await?;
+        Ok(running.iter().any(|managed| managed.name != *name && managed.unit.starts_with(TEMPLATE)))
+    }
+
+    async fn daemon_reload(&self) -> Result<(), Error> {
+        self.manager.reload().await.map_err(|error| self.error("read its unit files anew", error))
+    }
+
+    async fn folders(&self) -> Result<Folders, Error> {
+        let all =
+            self.manager.unit_path().await.map_err(|error| self.error("tell its unit folders", error))?;
+        let all: Vec<PathBuf> = all.into_iter().map(PathBuf::from).collect();
+        let end = match self.scope {
+            Scope::User => "systemd/user",
+            Scope::System => "systemd/system",
+        };
+        // Before it there are only those of systemd's own tools.
+        let own = all.iter().find(|folder| folder.ends_with(end)).cloned().ok_or(Error::NoUnitFolder)?;
+        Ok(Folders { all, own })
+    }
+
+    fn file_error(&self, verb: &str, path: &Path, source: io::Error) -> Error {
+        let action = format!("{verb} {}", path.display());
+        match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Error::NotPermitted { action, scope: self.scope, detail: source.to_string() }
+            }
+            _ => Error::File { action, source },
+        }
+    }
+
+    /// Puts files back as they were, the last one first.
+    async fn take_back(&self, done: &[(&Path, Option<String>)]) {
+        for (path, before) in done.iter().rev() {
+            // The first failure is what the caller is told.
+            let _ = match before {
+                Some(text) => write(path, text),
+                None => remove(path),
+            };
+        }
+        if !done.is_empty() {
+            let _ = self.daemon_reload().await;
+        }
+    }
+}
+
+impl Folders {
+    fn drop_in(&self, name: &Name, kind: &str) -> PathBuf {
+        self.own.join(format!("{TEMPLATE}{name}.{kind}.d")).join(DROP_IN)
+    }
+
+    /// The file of that unit: its own, or else its template's.
+    fn find(&self, name: &Name, kind: &str) -> Result<Option<Found>, Error> {
+        for file in [format!("{TEMPLATE}{name}.{kind}"), format!("{TEMPLATE}.{kind}")] {
+            for path in self.all.iter().map(|folder| folder.join(&file)) {
+                if let Some(text) = read(&path)? {
+                    return Ok(Some(Found { path, text }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn has_drop_in_of_others(&self, name: &Name) -> bool {
+        let own = ["service", "socket"].map(|kind| format!("{TEMPLATE}{name}.{kind}.d"));
+        let entries = fs::read_dir(&self.own).into_iter().flatten().filter_map(Result::ok);
+        entries.filter(|entry| entry.path().join(DROP_IN).exists()).any(|entry| {
+            let folder = entry.file_name();
+            let folder = folder.to_string_lossy();
+            folder.starts_with(TEMPLATE) && !own.iter().any(|own| *own == folder)
+        })
+    }
+}
+
+/// What one instance's unit files are to be.
+struct Files<'a> {
+    folders: &'a Folders,
+    name: &'a Name,
+    command: &'a str,
+}
+
+impl Files<'_> {
+    /// Adds what makes a unit of that kind say what is wanted: a template, where there is none or an older one of ours,
+    /// and a drop-in. With nothing wanted, the drop-in goes.
+    fn plan(&self, kind: &str, wanted: Option<(&str, &str)>, steps: &mut Vec<Step>) -> Result<(), Error> {
+        let path = self.folders.drop_in(self.name, kind);
+        let before = read(&path)?;
+        let after = match wanted {
+            None => None,
+            Some((template, wanted)) => {
+                let base = self.base(kind, template, steps)?;
+                let base = UnitText::parse(&base).of_instance(self.name.as_str());
+                unit::drop_in(&base, &UnitText::parse(wanted), self.command)?
+            }
+        };
+        match (before, after) {
+            (Some(before), Some(after)) if before == after => {}
+            (_, Some(text)) => steps.push(Step::Write { path, text }),
+            (Some(before), None) if unit::is_ours(&before) => steps.push(Step::Remove { path }),
+            (_, None) => {}
+        }
+        Ok(())
+    }
+
+    /// The text of the file that the drop-in is added to. What a package or a person has put there is not touched.
+    fn base(&self, kind: &str, template: &str, steps: &mut Vec<Step>) -> Result<String, Error> {
+        let own = self.folders.own.join(format!("{TEMPLATE}.{kind}"));
+        let found = self.folders.find(self.name, kind)?;
+        match found.filter(|found| found.path != own || !unit::is_ours(&found.text)) {
+            Some(found) => Ok(found.text),
+            None => {
+                if read(&own)?.as_deref() != Some(template) {
+                    steps.push(Step::Write { path: own, text: template.to_owned() });
+                }
+                Ok(template.to_owned())
+            }
+        }
+    }
+}
+
+/// The text of a file; `None` when it is not there, or no text that we could have written.
+fn read(path: &Path) -> Result<Option<String>, Error> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
+            Ok(None)
+        }
+        Err(source) => Err(Error::File { action: format!("read {}", path.display()), source }),
+    }
+}
+
+/// Writes a file that anybody may read, whole or not at all.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let fresh = path.with_extension(format!("new-{}", std::process::id()));
+    let written =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&fresh).and_then(
+            |mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()?;
+                fs::rename(&fresh, path)
+            },
+        );
+    written.inspect_err(|_| {
+        // It is of no use to anybody; that it cannot be removed either changes nothing.
+        let _ = fs::remove_file(&fresh);
+    })
+}
+
+/// Removes a file, and a drop-in's folder when nothing else is in it.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    if let Some(folder) = path.parent().filter(|folder| folder.extension().is_some_and(|end| end == "d")) {
+        // Fails when a drop-in of somebody else's is there.
+        let _ = fs::remove_dir(folder);
+    }
+    Ok(())
+}
