@@ -11,6 +11,7 @@ mod foreground;
 mod killed;
 mod machine;
 mod output;
+mod races;
 mod reload;
 mod sockets;
 mod start;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         reload::TESTS,
         sockets::TESTS,
         watchdog::TESTS,
+        races::TESTS,
     ];
     let tests = tests.concat();
     let trials = Tree::all().into_iter().flat_map(|tree| tests.iter().map(move |test| (tree, *test)));
