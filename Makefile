@@ -20,27 +20,38 @@ CARGO_DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/bin/cargo-deny)
 
 SERVERS = tests/servers
 # What the tests need: a systemd to boot, what a user manager needs in it, and the real MCP servers' python.
-PACKAGES = curl dbus dbus-user-session libpam-systemd polkitd python3-venv systemd systemd-container systemd-sysv
+PACKAGES = curl dbus dbus-user-session libpam-systemd mmdebstrap polkitd python3-venv systemd systemd-container \
+	systemd-sysv
+
+# A second systemd for them: that of Debian 13, with what the tests use in it, and its python's version.
+TREES = $(TARGET_DIR)/trees
+TRIXIE = ca-certificates curl dbus dbus-user-session iproute2 libpam-systemd nodejs polkitd procps python3 systemd \
+	systemd-sysv
+TRIXIE_PYTHON = 3.13
+# The archive that this Debian is installed from has that one too.
+ARCHIVE = apt-get indextargets --format '$$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' \
+	'Component: main' | sort --unique | head --lines=1
 
 .NOTPARALLEL:
-.PHONY: all check test test-systemd servers deps lint deny install clean
+.PHONY: all check test test-systemd servers trees deps lint deny install clean
 
 all:
 	$(CARGO) build --release --locked
 
-check: deps servers lint deny test
+check: deps servers trees lint deny test
 	@left_out() { echo "make check: left out: $$1"; }; \
 	[ "$$(id -u)" = 0 ] || left_out 'the tests in a real systemd: they need root'; \
 	command -v systemd-nspawn >/dev/null || left_out 'the tests in a real systemd: no systemd-nspawn'; \
+	[ -e $(TREES)/trixie/.made ] || left_out 'the tests in the systemd of Debian 13: no mmdebstrap, or no Debian archive'; \
 	[ -e $(SERVERS)/node_modules/.made ] || left_out 'the MCP servers of npm: npm is not installed'; \
 	[ -e $(SERVERS)/venv/.made ] || left_out 'the MCP servers of PyPI, and the client: python3 has no venv'; \
 	echo 'make check: all that ran has passed'
 
 # Those in a real systemd (tests/systemd) are among them; without root they are listed as ignored.
-test: servers
+test: servers trees
 	$(CARGO) test --locked --no-fail-fast
 
-test-systemd: servers
+test-systemd: servers trees
 	$(CARGO) test --locked --test systemd
 
 lint:
@@ -67,6 +78,27 @@ $(SERVERS)/venv/.made: $(SERVERS)/requirements.txt
 	set -ex; umask 022; \
 	$(PYTHON) -m venv --clear $(SERVERS)/venv; \
 	$(SERVERS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<; \
+	touch $@
+
+# Trees of other Debians for the tests in a real systemd. Made once; needs root.
+trees: $(TREES)/trixie/.made
+
+$(TREES)/trixie/.made: $(SERVERS)/requirements.txt
+	@left_out() { echo "$$1: the systemd of Debian 13 is left out"; exit 0; }; \
+	[ "$$(id -u)" = 0 ] || left_out 'not root'; \
+	command -v mmdebstrap >/dev/null || left_out 'no mmdebstrap'; \
+	$(PYTHON) -m pip --version >/dev/null 2>&1 || left_out 'no pip'; \
+	archive=$$($(ARCHIVE)); \
+	[ -n "$$archive" ] || left_out 'no Debian archive'; \
+	set -ex; umask 022; \
+	rm -rf $(@D); mkdir -p $(@D)/venv/bin; \
+	mmdebstrap --quiet --variant=minbase --include="$(TRIXIE)" trixie $(@D)/root "$$archive"; \
+	ln -s /usr/bin/python3 $(@D)/venv/bin/python; \
+	echo 'home = /usr/bin' > $(@D)/venv/pyvenv.cfg; \
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+		--python-version $(TRIXIE_PYTHON) --implementation cp \
+		--platform manylinux2014_$$(uname -m) --platform manylinux_2_28_$$(uname -m) \
+		--target $(@D)/venv/lib/python$(TRIXIE_PYTHON)/site-packages -r $<; \
 	touch $@
 
 # Installs what is missing, where that is possible: as root, with apt.

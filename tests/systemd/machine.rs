@@ -1,8 +1,9 @@
 //! A throw-away machine with a real systemd: PID 1, logind, dbus, journald, and a user whose manager lingers.
 //!
-//! Its root is an overlay over the host's, so that the host's node, python and libraries are there; what is written
-//! goes to a tmpfs. Both are mounted in a mount namespace of systemd-nspawn's own, and nspawn is killed when this process
-//! dies, however it dies: a killed run leaves nothing behind but an empty cgroup.
+//! Its root is an overlay over the host's or over a tree of another Debian, so that node, python and libraries are there;
+//! what is written goes to a tmpfs, and outlives a reboot. Both are mounted in a mount namespace that a process of ours
+//! keeps. That process and systemd-nspawn are killed when this one dies, however it dies: a killed run leaves nothing
+//! behind but an empty cgroup.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -10,16 +11,22 @@ use std::io::{Read as _, Seek as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::output::Output;
+use crate::tree::Tree;
+
+/// How long the root may take to be made; it takes a moment.
+const MAKE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a machine may take to boot; it takes about 5 s.
 const BOOT_DEADLINE: Duration = Duration::from_secs(90);
+/// How long a machine may take to shut down: a unit that does not stop is killed after 90 s.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(120);
 /// How long nspawn may take to clean up after a machine; it takes a moment.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a command in the machine may take.
@@ -34,11 +41,13 @@ const TESTER: &str = "tester";
 /// The user who has no manager: no linger, no login, no bus, no runtime folder.
 const LONER: &str = "loner";
 
-/// Makes the root in an empty folder and boots it. `$1` folder, `$2` lower tree, `$3` machine id, `$4` our binary,
-/// `$5` the real MCP servers, `$6` who lingers, `$7` who does not, `$8` an empty cgroup.
-const BOOT: &str = r#"
+/// What systemd-nspawn ends with when it is told to keep its unit and the machine has rebooted.
+const REBOOTED: i32 = 133;
+
+/// Makes the root in an empty folder, tells the uid of who lingers, and keeps it until its input ends. `$1` folder,
+/// `$2` lower tree, `$3` machine id, `$4` our binary, `$5` who lingers, `$6` who does not.
+const KEEP: &str = r#"
 set -eu
-echo $$ > "$8/cgroup.procs"
 
 # nspawn keeps state by the name of the root; other runs have a root of that name too.
 mkdir -p /run/systemd/nspawn
@@ -59,42 +68,47 @@ echo foxxy-test > root/etc/hostname
 # A persistent journal is the one that users may read their own part of.
 rm -rf root/var/log/journal root/var/lib/systemd/linger
 mkdir -p root/var/log/journal root/var/lib/systemd/linger
-for user in "$6" "$7"; do chroot root useradd --create-home --shell /bin/sh "$user"; done
-touch "root/var/lib/systemd/linger/$6"
+for user in "$5" "$6"; do chroot root useradd --create-home --shell /bin/sh "$user"; done
+touch "root/var/lib/systemd/linger/$5"
 
 install -D -m 0755 "$4" root/usr/local/bin/foxxy-bridge
-exec systemd-nspawn --quiet --boot --directory=root --console=pipe --register=no --keep-unit --settings=no \
-    --private-network --link-journal=no --resolv-conf=off --bind-ro="$5:/opt/servers"
+chroot root id -u "$5"
+exec cat
 "#;
 
-/// What the machine's root is made of.
-#[derive(Clone, Copy)]
-pub(crate) enum Tree {
-    /// The host's own root.
-    Host,
-}
-
-impl Tree {
-    /// The tree that the overlay lies upon.
-    fn lower(self) -> &'static str {
-        match self {
-            Self::Host => "/",
-        }
-    }
-}
+/// Boots the root that is kept. `$1` who keeps it, `$2` its folder, `$3` an empty cgroup, then more options of nspawn.
+const BOOT: &str = r#"
+set -eu
+keeper=$1 root=$2/root
+echo $$ > "$3/cgroup.procs"
+shift 3
+exec nsenter --target "$keeper" --mount -- systemd-nspawn --quiet --boot --directory="$root" --console=pipe \
+    --register=no --keep-unit --settings=no --private-network --link-journal=no --resolv-conf=off "$@"
+"#;
 
 /// A booted machine; dropping it stops it.
 pub(crate) struct Machine {
-    nspawn: Child,
+    tree: Tree,
+    /// Its machine id, by which its root is known from the host's.
+    id: String,
+    /// The process whose mount namespace has the root.
+    keeper: Child,
     console: File,
     /// The cgroup that all of it is in, as each hierarchy has it: version 2, and where nspawn copies it to.
     cgroups: Vec<PathBuf>,
-    /// The machine's PID 1, as the host numbers it.
-    leader: u32,
+    /// What runs of it; nothing between a shutdown and the next boot.
+    running: Mutex<Option<Running>>,
     /// The uid of `tester`.
     tester: u32,
     /// What was run since the last look, and how often in a row it said the same.
     transcript: Mutex<Vec<(Output, usize)>>,
+}
+
+/// A machine from its boot to its end.
+struct Running {
+    nspawn: Child,
+    /// The machine's PID 1, as the host numbers it.
+    leader: Option<u32>,
 }
 
 /// Who runs a command.
@@ -106,16 +120,6 @@ enum As {
 }
 
 impl Machine {
-    /// Why this host cannot boot one, if it cannot.
-    pub(crate) fn unavailable() -> Option<&'static str> {
-        if !geteuid().is_root() {
-            return Some("a machine with its own systemd needs root");
-        }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&path).any(|dir| dir.join("systemd-nspawn").is_file());
-        (!found).then_some("systemd-nspawn is not installed (Debian: systemd-container)")
-    }
-
     /// Boots one and waits for the user manager of `tester`; an error tells what the console said.
     pub(crate) fn boot(tree: Tree) -> Result<Self, String> {
         let id =
@@ -123,40 +127,86 @@ impl Machine {
         let id = id.trim().replace('-', "");
         let console = tempfile::tempfile().map_err(|e| format!("no file for the console: {e}"))?;
         let cgroups = cgroups(&format!("foxxy-test-{id}"))?;
-        fs::create_dir(&cgroups[0]).map_err(|e| format!("{}: {e}", cgroups[0].display()))?;
-        let nspawn =
-            spawn(tree, &id, &cgroups[0], &console).map_err(|e| format!("setpriv (util-linux): {e}"))?;
+        let (keeper, tester) = keep(tree, &id, &console)?;
 
-        let transcript = Mutex::new(Vec::new());
-        let mut machine = Self { nspawn, console, cgroups, leader: 0, tester: 0, transcript };
-        machine.wait_for_boot(&id).map_err(|why| {
-            format!("{why}\n--- console\n{}{}", read_all(&machine.console), machine.explain(&[]))
-        })?;
+        let (running, transcript) = (Mutex::new(None), Mutex::new(Vec::new()));
+        let machine = Self { tree, id, keeper, console, cgroups, running, tester, transcript };
+        machine.start()?;
+        machine.transcript.lock().expect("no test holds the transcript").clear();
         Ok(machine)
     }
 
-    fn wait_for_boot(&mut self, id: &str) -> Result<(), String> {
+    /// Reboots it as an administrator does, and waits until it is up again; what was written is still there.
+    #[track_caller]
+    pub(crate) fn reboot(&self) {
+        // Whoever asks for it may be ended before the answer.
+        self.root(&["systemctl", "reboot"]);
+        let mut ended = None;
+        poll(SHUTDOWN_DEADLINE, || {
+            let mut running = self.running();
+            ended = running.as_mut().and_then(|running| running.nspawn.try_wait().ok().flatten());
+            ended.is_some()
+        });
+        let code = ended.expect("the machine shuts down").code();
+        assert_eq!(code, Some(REBOOTED), "it ended otherwise: {}", read_all(&self.console));
+        self.start().unwrap_or_else(|why| panic!("after a reboot: {why}"));
+    }
+
+    fn start(&self) -> Result<(), String> {
+        // Those of the boot before have controllers, and such cgroups take no process.
+        self.cgroups.iter().for_each(|cgroup| remove_cgroup(cgroup));
+        let cgroup = &self.cgroups[0];
+        fs::create_dir(cgroup).map_err(|e| format!("{}: {e}", cgroup.display()))?;
+        let nspawn = self.nspawn(cgroup).map_err(|e| format!("setpriv (util-linux): {e}"))?;
+        *self.running() = Some(Running { nspawn, leader: None });
+        self.wait_for_boot()
+            .map_err(|why| format!("{why}\n--- console\n{}{}", read_all(&self.console), self.explain(&[])))
+    }
+
+    /// Starts systemd-nspawn on the root.
+    fn nspawn(&self, cgroup: &Path) -> std::io::Result<Child> {
+        let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers");
+        let mut command = with_us("sh");
+        command.args(["-c", BOOT, "boot", &self.keeper.id().to_string(), env!("CARGO_TARGET_TMPDIR")]);
+        command.arg(cgroup);
+        command.arg(format!("--bind-ro={}:/opt/servers", servers.display()));
+        if let Some(venv) = self.tree.venv() {
+            command.arg(format!("--bind-ro={}:/opt/servers/venv", venv.display()));
+        }
+        // On a host with both cgroup versions nspawn would pick the old one.
+        command.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
+        command.stdin(Stdio::null()).stdout(self.console.try_clone()?).stderr(self.console.try_clone()?);
+        command.spawn()
+    }
+
+    fn wait_for_boot(&self) -> Result<(), String> {
         let start = Instant::now();
         let left = || BOOT_DEADLINE.saturating_sub(start.elapsed());
 
-        let mut leader = None;
         poll(left(), || {
-            leader = find_leader(self.nspawn.id(), id);
-            leader.is_some() || !matches!(self.nspawn.try_wait(), Ok(None))
+            let mut running = self.running();
+            let Some(running) = running.as_mut() else { return true };
+            running.leader = find_leader(running.nspawn.id(), &self.id);
+            running.leader.is_some() || !matches!(running.nspawn.try_wait(), Ok(None))
         });
-        self.leader = leader.ok_or("systemd-nspawn did not start the machine")?;
+        self.leader().ok_or("systemd-nspawn did not start the machine")?;
 
         let booted = |out: &Output| matches!(out.stdout.trim(), "running" | "degraded");
         poll(left(), || booted(&self.root(&["systemctl", "is-system-running"])))
             .then_some(())
             .ok_or("the machine's systemd did not come up")?;
-        self.tester =
-            self.root(&["id", "-u", TESTER]).success().trim().parse().map_err(|e| format!("id: {e}"))?;
         poll(left(), || booted(&self.user(&["systemctl", "--user", "is-system-running"])))
             .then_some(())
             .ok_or("the user manager did not come up")?;
-        self.transcript.get_mut().map_err(|e| e.to_string())?.clear();
         Ok(())
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leader(&self) -> Option<u32> {
+        self.running().as_ref().and_then(|running| running.leader)
     }
 
     /// Runs a command as `tester`, in their home and with nothing but their runtime folder.
@@ -202,7 +252,7 @@ impl Machine {
             let again = if times > 1 { format!(" ({times} times)") } else { String::new() };
             let _ = writeln!(text, "{output}{again}");
         }
-        if self.leader != 0 {
+        if self.leader().is_some() {
             let argv = [&["journalctl", "--no-pager", "--no-hostname", "--lines=60"], journal].concat();
             let _ = write!(text, "--- journal\n{}", self.execute(As::Root, &argv).stdout);
         }
@@ -260,7 +310,8 @@ impl Machine {
             As::Loner => (LONER, format!("/home/{LONER}")),
         };
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.leader.to_string()]);
+        let leader = self.leader().expect("the machine is up");
+        command.args(["--target", &leader.to_string()]);
         command.args(["--mount", "--uts", "--ipc", "--pid", "--net", "--cgroup", "--"]);
         command.args(["timeout", &format!("--kill-after={}", KILL_AFTER.as_secs())]);
         command.arg(COMMAND_DEADLINE.as_secs().to_string());
@@ -278,34 +329,55 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The kernel ends a machine with its PID 1, and nspawn then cleans up after it.
-        if let Some(leader) = i32::try_from(self.leader).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(leader, Signal::KILL);
-            poll(STOP_DEADLINE, || !matches!(self.nspawn.try_wait(), Ok(None)));
+        if let Some(Running { mut nspawn, leader }) = self.running().take() {
+            // The kernel ends a machine with its PID 1, and nspawn then cleans up after it.
+            let leader = leader.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+            if let (Some(leader), Ok(None)) = (leader, nspawn.try_wait()) {
+                let _ = kill_process(leader, Signal::KILL);
+                poll(STOP_DEADLINE, || !matches!(nspawn.try_wait(), Ok(None)));
+            }
+            let _ = nspawn.kill();
+            let _ = nspawn.wait();
         }
-        let _ = self.nspawn.kill();
-        let _ = self.nspawn.wait();
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
         self.cgroups.iter().for_each(|cgroup| remove_cgroup(cgroup));
     }
 }
 
-/// Starts systemd-nspawn on a fresh root, in a mount namespace of its own.
-fn spawn(tree: Tree, id: &str, cgroup: &Path, console: &File) -> std::io::Result<Child> {
-    let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers");
-    Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"])
-        .args(["sh", "-c", BOOT, "boot", env!("CARGO_TARGET_TMPDIR"), tree.lower(), id])
-        .args([Path::new(env!("CARGO_BIN_EXE_foxxy-bridge")), &servers])
-        .args([TESTER, LONER])
-        .arg(cgroup)
-        // On a host with both cgroup versions nspawn would pick the old one.
-        .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
-        .stdin(Stdio::null())
-        .stdout(console.try_clone()?)
-        .stderr(console.try_clone()?)
-        // A Ctrl-C is for us; the machine follows when we are gone.
-        .process_group(0)
+/// Makes a fresh root in a mount namespace of its own; who keeps that, and the uid of `tester` in it.
+fn keep(tree: Tree, id: &str, console: &File) -> Result<(Child, u32), String> {
+    let failed = |why: &dyn std::fmt::Display| format!("no root: {why}");
+    let stdout = tempfile::tempfile().map_err(|e| failed(&e))?;
+    let mut keeper = with_us("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", KEEP, "keep", env!("CARGO_TARGET_TMPDIR")])
+        .arg(tree.root())
+        .args([id, env!("CARGO_BIN_EXE_foxxy-bridge"), TESTER, LONER])
+        .stdin(Stdio::piped())
+        .stdout(stdout.try_clone().map_err(|e| failed(&e))?)
+        .stderr(console.try_clone().map_err(|e| failed(&e))?)
         .spawn()
+        .map_err(|e| failed(&e))?;
+    let mut tester = None;
+    poll(MAKE_DEADLINE, || {
+        tester = read_all(&stdout).strip_suffix('\n').and_then(|uid| uid.parse().ok());
+        tester.is_some() || !matches!(keeper.try_wait(), Ok(None))
+    });
+    match tester {
+        Some(tester) => Ok((keeper, tester)),
+        None => {
+            let _ = keeper.kill();
+            let _ = keeper.wait();
+            Err(failed(&read_all(console)))
+        }
+    }
+}
+
+/// A program that is killed when we die, however we die; a Ctrl-C is for us alone.
+fn with_us(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", program]).process_group(0);
+    command
 }
 
 /// Where a cgroup of that name, below the one of this process, is in each hierarchy; version 2 first.

@@ -1,6 +1,7 @@
-//! What the bridge does under a real systemd: one throw-away machine for the whole run, one test after another.
+//! What the bridge does under a real systemd: a throw-away machine for each version of it, one test after another.
 //!
-//! A test is `fn(&Machine)` and panics to fail. It uses names and ports that are its own, or leaves none behind.
+//! A test is `fn(&Machine)` and panics to fail. It uses names and ports that are its own, or leaves none behind. Its name
+//! begins with the version of systemd that it runs on: `257::start::…`.
 
 mod boots;
 mod bridge;
@@ -10,27 +11,30 @@ mod foreground;
 mod killed;
 mod machine;
 mod output;
+mod races;
 mod reload;
 mod sockets;
 mod start;
 mod stop;
 mod system;
+mod tree;
 mod watchdog;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use crate::machine::{Machine, Tree};
+use crate::machine::Machine;
+use crate::tree::Tree;
 
 /// A test in the machine.
 type Test = fn(&Machine);
 
-/// The machine, booted by the first test that needs it.
-type Booted = OnceLock<Result<Machine, String>>;
+/// The machine that was booted last, by the first test that needed it.
+type Booted = Mutex<Option<(Tree, Result<Machine, String>)>>;
 
 /// Lists a file's tests by the names of their functions.
 #[macro_export]
@@ -47,7 +51,7 @@ fn main() -> ExitCode {
     // The machine's death is bound to the thread that boots it: with one thread, the main one.
     arguments.test_threads = Some(1);
 
-    let booted = Arc::new(Booted::new());
+    let booted = Arc::new(Booted::default());
     let tests = [
         boots::TESTS,
         start::TESTS,
@@ -60,22 +64,32 @@ fn main() -> ExitCode {
         reload::TESTS,
         sockets::TESTS,
         watchdog::TESTS,
+        races::TESTS,
     ];
-    let trials = tests.concat().into_iter().map(|(name, test)| {
+    let tests = tests.concat();
+    let trials = Tree::all().into_iter().flat_map(|tree| tests.iter().map(move |test| (tree, *test)));
+    let trials = trials.map(|(tree, (path, test))| {
         let booted = Arc::clone(&booted);
-        Trial::ignorable_test(name, move || match Machine::unavailable() {
+        let name = path.strip_prefix("systemd::").unwrap_or(path);
+        Trial::ignorable_test(format!("{}::{name}", tree.version()), move || match tree.unavailable() {
             Some(why) => Ok(Completion::ignored_with(why)),
-            None => run(&booted, test).map(|()| Completion::Completed),
+            None => run(&booted, tree, test).map(|()| Completion::Completed),
         })
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
 /// Runs one test; when it fails, tells what it ran and what the journal said meanwhile.
-fn run(booted: &Booted, test: Test) -> Result<(), Failed> {
-    let first = booted.get().is_none();
-    let machine = booted.get_or_init(|| Machine::boot(Tree::Host)).as_ref();
-    let machine = machine.map_err(|why| {
+fn run(booted: &Booted, tree: Tree, test: Test) -> Result<(), Failed> {
+    let mut booted = booted.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = booted.as_ref().is_none_or(|(of, _)| *of != tree);
+    if first {
+        // One at a time: what is not needed any more makes room.
+        *booted = None;
+        *booted = Some((tree, Machine::boot(tree)));
+    }
+    let (_, machine) = booted.as_ref().ok_or("just booted")?;
+    let machine = machine.as_ref().map_err(|why| {
         if first { why.as_str() } else { "the machine did not boot: see the first failure" }
     })?;
     let since = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();

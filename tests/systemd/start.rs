@@ -48,7 +48,7 @@ fn five_real_servers_are_served_and_nothing_is_left_after_the_stop(machine: &Mac
     assert_eq!(code, "200");
     assert!(line.starts_with("started five: http://127.0.0.1:8300/mcp (PID "), "{line}");
 
-    assert_eq!(property(machine, UNIT, "Type"), "notify");
+    assert!(property(machine, UNIT, "Type").starts_with("notify"));
     assert_eq!(property(machine, UNIT, "ActiveState"), "active");
     assert_eq!(property(machine, UNIT, "SubState"), "running");
     let first = connected(machine, "five");
