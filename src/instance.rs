@@ -120,6 +120,8 @@ pub struct Instance {
     config: Option<PathBuf>,
     scope: Scope,
     paths: Paths,
+    /// Whether it is enabled, or about to be.
+    kept: bool,
 }
 
 impl Instance {
@@ -128,7 +130,8 @@ impl Instance {
     /// # Errors
     /// [`InstanceError::SocketPathTooLong`] when its control socket cannot exist.
     pub fn new(name: Name, config: Option<PathBuf>, paths: Paths) -> Result<Self, InstanceError> {
-        let instance = Self { name, config, scope: paths.scope(), paths };
+        let mut instance = Self { name, config, scope: paths.scope(), paths, kept: false };
+        instance.kept = instance.kept_dir().is_dir();
         let path = instance.control_socket();
         if path.as_os_str().len() > MAX_SOCKET_PATH {
             return Err(InstanceError::SocketPathTooLong { path });
@@ -228,6 +231,12 @@ impl Instance {
         self.paths.state_dir(&self.name).join("kept")
     }
 
+    /// The same once it is enabled.
+    #[must_use]
+    pub fn keeping(self) -> Self {
+        Self { kept: true, ..self }
+    }
+
     /// The variables of its process and its servers, besides those that the manager has for all.
     pub fn environment_file(&self) -> PathBuf {
         self.variables_dir().join(ENVIRONMENT)
@@ -245,8 +254,7 @@ impl Instance {
     }
 
     fn variables_dir(&self) -> PathBuf {
-        let kept = self.kept_dir();
-        if kept.is_dir() { kept } else { self.runtime_dir() }
+        if self.kept { self.kept_dir() } else { self.runtime_dir() }
     }
 
     /// The file that it holds locked for as long as it lives.

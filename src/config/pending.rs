@@ -32,8 +32,6 @@ const PENDING: &[Row] = &[
     ("bridge.daemon.pid_file", None),
     ("bridge.daemon.log_file", None),
     ("bridge.daemon.log", None),
-    ("bridge.daemon.credentials", None),
-    ("bridge.daemon.sandbox", None),
     ("bridge.daemon.manager", Some("pidfile")),
 ];
 

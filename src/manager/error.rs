@@ -120,6 +120,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// An administrator has said that a unit is not to be started.
+    #[error("{unit} is masked, so that it is never started")]
+    Masked {
+        /// Which.
+        unit: String,
+        /// Whose manager.
+        scope: Scope,
+    },
     /// The manager names no folder for unit files of its user's own.
     #[error("systemd has no folder for unit files")]
     NoUnitFolder,
@@ -241,6 +249,7 @@ impl Error {
             | Self::NotInUnitFile { .. }
             | Self::File { .. }
             | Self::NoUnitFolder
+            | Self::Masked { .. }
             | Self::DidNotStart(_)
             | Self::DidNotListen { .. }
             | Self::DidNotStop { .. }
@@ -285,7 +294,8 @@ impl Error {
             | Self::Lost { .. }
             | Self::TooOld { .. }
             | Self::NotRunning { .. }
-            | Self::NoUnitFolder => return None,
+            | Self::NoUnitFolder
+            | Self::Masked { .. } => return None,
         })
     }
 
@@ -333,6 +343,9 @@ impl Error {
                 format!("use a path without `{character}`; a link to the file or folder will do")
             }
             Self::NotInUnitFile { .. } => "use another path; a link to the file or folder will do".into(),
+            Self::Masked { unit, scope } => {
+                format!("if that is not meant any more: systemctl {} unmask {unit}", scope.flag())
+            }
             Self::NoJournalctl { .. } => "install systemd's journalctl, and see that it is on PATH".into(),
             Self::NotPermitted { scope: Scope::User, .. }
             | Self::Rejected { .. }

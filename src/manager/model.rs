@@ -106,6 +106,16 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
+impl Plan {
+    /// Those steps, after which the manager has to look at the files again.
+    pub(super) fn then_reload(mut steps: Vec<Step>) -> Self {
+        if !steps.is_empty() {
+            steps.push(Step::Reload);
+        }
+        Self { steps }
+    }
+}
+
 /// One step of a [`Plan`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {

@@ -121,8 +121,11 @@ pub(crate) fn nothing_is_left(machine: &Machine) {
 
 /// Ends all bridges and removes what they leave, after a test that failed: the next one is not to suffer.
 pub(crate) fn clear_away(machine: &Machine) {
+    foxxy(machine, &["server", "disable", "--all"]);
     machine.root(&["pkill", "--signal", "KILL", "--exact", "foxxy-bridge"]);
-    let script = "systemctl --user stop 'foxxy-bridge*'; systemctl --user reset-failed; \
+    let script = "rm -rf ~/.config/systemd/user/*foxxy* ~/.config/systemd/user/*/*foxxy* ~/.local/state/foxxy-bridge; \
+        systemctl --user daemon-reload; systemctl --user stop 'foxxy-bridge*.socket'; \
+        systemctl --user stop 'foxxy-bridge*'; systemctl --user reset-failed; \
         rm -rf \"$XDG_RUNTIME_DIR/foxxy-bridge\"";
     machine.user(&["sh", "-c", script]);
     machine.root(&[

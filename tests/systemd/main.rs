@@ -5,6 +5,7 @@
 
 mod boots;
 mod bridge;
+mod enable;
 mod failures;
 mod flags;
 mod foreground;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         sockets::TESTS,
         watchdog::TESTS,
         races::TESTS,
+        enable::TESTS,
     ];
     let tests = tests.concat();
     let trials = Tree::all().into_iter().flat_map(|tree| tests.iter().map(move |test| (tree, *test)));

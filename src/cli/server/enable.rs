@@ -1,5 +1,6 @@
 //! `server enable`: a bridge that comes back with the machine.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use clap::Args;
@@ -43,7 +44,7 @@ pub(crate) struct Options {
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
     let paths = context.paths(options.whose.scope())?;
     let mut survey = Survey::take(&paths).await?;
-    let instance = meant(&options, &survey, &paths, context)?;
+    let instance = meant(&options, &survey, &paths, context)?.keeping();
     let read = context.read(instance.config())?;
     for warning in &read.loaded.warnings {
         output::warn(warning.to_string());
@@ -136,7 +137,13 @@ async fn apply(
 ) -> Result<(), Error> {
     let kept = |error: std::io::Error| {
         let what = format!("what `{}` needs at boot cannot be kept", instance.name());
-        Error::new(Exit::Failed, what).because(format!("{}: {error}", instance.kept_dir().display()))
+        let why = format!("{}: {error}", instance.kept_dir().display());
+        match (error.kind(), instance.scope()) {
+            (ErrorKind::PermissionDenied, Scope::System) => Error::new(Exit::NotPermitted, what)
+                .because(why)
+                .hint("use sudo, or your own manager: --user"),
+            _ => Error::new(Exit::Failed, what).because(why),
+        }
     };
     let is_new = environment::keep(instance).map_err(kept)?;
     let outcome = match unit::write_environment(instance, read) {

@@ -55,7 +55,8 @@ pub(super) async fn take_back(paths: &Paths, manager: &dyn ServiceManager) -> Re
 
 /// The file that says that lingering was switched on here.
 fn marker(paths: &Paths) -> PathBuf {
-    paths.state_base().join("lingers")
+    // No instance has such a name.
+    paths.state_base().join(".lingers")
 }
 
 fn told(error: LingerError) -> Error {

@@ -5,11 +5,13 @@ use std::time::Duration;
 use clap::Args;
 
 use super::survey::Survey;
-use super::{Context, Targets, start, unit};
+use super::unit::{self, Address};
+use super::{Context, Targets, start, stop};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
 use crate::instance::{Instance, Name, Paths};
+use crate::manager::Enablement;
 
 /// How long a restart may take: the old one ends, and the new one serves.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -40,6 +42,7 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         }
         return Err(survey.unknown(name, Exit::Failed));
     };
+    let transient = known.managed.as_ref().is_some_and(|managed| managed.transient);
     if known.managed.is_none() {
         return Err(match known.unit() {
             Some(unit) => {
@@ -61,6 +64,14 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
     })?;
     let instance = Instance::new(name.clone(), config, paths.clone())?;
     unit::write_environment(&instance, &read)?;
+    let enabled = survey.manager()?.enablement(name).await? != Enablement::No;
+    if transient && enabled {
+        // It was enabled since it was started, and moves to its unit now.
+        stop::stop_one(survey, paths, name, false).await?;
+        unit::write_environment(&instance, &read)?;
+        start::launch(survey, &instance, &read, &Address::default(), context, PATIENCE, true).await?;
+        return Ok(());
+    }
     survey.manager()?.restart(name, PATIENCE).await?;
     match client::status(&instance.control_socket()).await {
         Ok((status, _)) => output::say(format!("restarted {name}: {} (PID {})", status.address, status.pid)),

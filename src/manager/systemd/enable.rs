@@ -2,6 +2,7 @@
 //!
 //! A plan is made first and can be shown; carrying it out is all or nothing.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -49,9 +50,6 @@ impl Systemd {
             socket.as_ref().map(|(template, wanted)| (&**template, &**wanted)),
             &mut steps,
         )?;
-        if !steps.is_empty() {
-            steps.push(Step::Reload);
-        }
         let (service, socket) = (request.name.template_unit(), request.name.template_socket());
         let (on, off) = if request.socket.is_some() { (socket, service) } else { (service, socket) };
         // With the other one enabled as well, both would start it.
@@ -61,7 +59,7 @@ impl Systemd {
         if !self.is_enabled(&on).await? {
             steps.push(Step::Enable { units: vec![on] });
         }
-        Ok(Plan { steps })
+        Ok(Plan::then_reload(steps))
     }
 
     /// What takes back all that enabling an instance did, as far as it is there.
@@ -77,7 +75,6 @@ impl Systemd {
         if !units.is_empty() {
             steps.push(Step::Disable { units });
         }
-        let links = steps.len();
         for kind in ["service", "socket"] {
             let drop_in = folders.drop_in(name, kind);
             if read(&drop_in)?.is_some_and(|text| unit::is_ours(&text)) {
@@ -92,45 +89,51 @@ impl Systemd {
                 steps.push(Step::Remove { path: template });
             }
         }
-        if steps.len() > links {
-            steps.push(Step::Reload);
-        }
-        Ok(Plan { steps })
+        Ok(Plan::then_reload(steps))
     }
 
     /// Does what the plan says; when a step fails, what was done of it is taken back.
     pub(super) async fn carry_out_plan(&self, plan: &Plan) -> Result<(), Error> {
-        let mut done: Vec<(&Path, Option<String>)> = Vec::new();
+        let mut undoing = Vec::new();
         for step in &plan.steps {
-            let outcome = match step {
-                Step::Write { path, text } => read(path).and_then(|before| {
-                    done.push((path, before));
-                    write(path, text).map_err(|error| self.file_error("write", path, error))
-                }),
-                Step::Remove { path } => read(path).and_then(|before| {
-                    done.push((path, before));
-                    remove(path).map_err(|error| self.file_error("remove", path, error))
-                }),
-                Step::Reload => self.daemon_reload().await,
-                Step::Enable { units } => {
-                    let enabled = self.manager.enable_unit_files(units.clone(), false, false).await;
-                    enabled
-                        .map(drop)
-                        .map_err(|error| self.error(format!("enable {}", units.join(" and ")), error))
+            // Looked at beforehand: a step that fails may have been taken in part.
+            undoing.extend(undoing_of(step)?);
+            if let Err(error) = self.take_step(step).await {
+                undoing.reverse();
+                for step in undoing.iter().chain([&Step::Reload]) {
+                    // The first failure is what the caller is told.
+                    let _ = self.take_step(step).await;
                 }
-                Step::Disable { units } => {
-                    let disabled = self.manager.disable_unit_files(units.clone(), false).await;
-                    disabled
-                        .map(drop)
-                        .map_err(|error| self.error(format!("disable {}", units.join(" and ")), error))
-                }
-            };
-            if let Err(error) = outcome {
-                self.take_back(&done).await;
                 return Err(error);
             }
         }
         Ok(())
+    }
+
+    async fn take_step(&self, step: &Step) -> Result<(), Error> {
+        let units_error = |verb: &str, units: &[String], error: zbus::Error| match error {
+            error if is_systemd_error(&error, "UnitMasked") => {
+                Error::Masked { unit: units.join(" "), scope: self.scope }
+            }
+            error => self.error(format!("{verb} {}", units.join(" and ")), error),
+        };
+        match step {
+            Step::Write { path, text } => {
+                write(path, text).map_err(|error| self.file_error("write", path, error))
+            }
+            Step::Remove { path } => remove(path).map_err(|error| self.file_error("remove", path, error)),
+            Step::Enable { units } => {
+                let enabled = self.manager.enable_unit_files(units.clone(), false, false).await;
+                enabled.map(drop).map_err(|error| units_error("enable", units, error))
+            }
+            Step::Disable { units } => {
+                let disabled = self.manager.disable_unit_files(units.clone(), false).await;
+                disabled.map(drop).map_err(|error| units_error("disable", units, error))
+            }
+            Step::Reload => {
+                self.manager.reload().await.map_err(|error| self.error("read its unit files anew", error))
+            }
+        }
     }
 
     /// Whether, and how, an instance is started without anybody typing a command.
@@ -141,20 +144,15 @@ impl Systemd {
         Ok(if self.is_enabled(&name.template_unit()).await? { Enablement::Boot } else { Enablement::No })
     }
 
-    /// All instances that are enabled.
+    /// All instances that are enabled, by name.
     pub(super) async fn enabled(&self) -> Result<Vec<(Name, Enablement)>, Error> {
-        let kinds = [("service", Enablement::Boot), ("socket", Enablement::FirstClient)];
-        let patterns = kinds.map(|(kind, _)| format!("{TEMPLATE}*.{kind}")).to_vec();
-        let states = ["enabled", "enabled-runtime", "linked", "linked-runtime"].map(str::to_owned).to_vec();
-        let files = self.manager.list_unit_files_by_patterns(states, patterns).await;
-        let files = files.map_err(|error| self.error("list its unit files", error))?;
+        // systemd lists templates as unit files, but not the instances of theirs that are linked.
+        let linked = self.folders().await?.linked();
         let mut found = Vec::new();
-        for (path, _) in files {
-            let file = Path::new(&path).file_name().and_then(|file| file.to_str()).unwrap_or_default();
-            for (kind, enablement) in kinds {
-                let name =
-                    file.strip_prefix(TEMPLATE).and_then(|rest| rest.strip_suffix(kind)?.strip_suffix('.'));
-                found.extend(name.and_then(|name| name.parse().ok()).map(|name| (name, enablement)));
+        for name in linked {
+            match self.enablement_of(&name).await? {
+                Enablement::No => {}
+                enablement => found.push((name, enablement)),
             }
         }
         Ok(found)
@@ -173,10 +171,6 @@ impl Systemd {
     async fn uses_template(&self, name: &Name) -> Result<bool, Error> {
         let running = self.list_instances().await?;
         Ok(running.iter().any(|managed| managed.name != *name && managed.unit.starts_with(TEMPLATE)))
-    }
-
-    async fn daemon_reload(&self) -> Result<(), Error> {
-        self.manager.reload().await.map_err(|error| self.error("read its unit files anew", error))
     }
 
     async fn folders(&self) -> Result<Folders, Error> {
@@ -201,20 +195,6 @@ impl Systemd {
             _ => Error::File { action, source },
         }
     }
-
-    /// Puts files back as they were, the last one first.
-    async fn take_back(&self, done: &[(&Path, Option<String>)]) {
-        for (path, before) in done.iter().rev() {
-            // The first failure is what the caller is told.
-            let _ = match before {
-                Some(text) => write(path, text),
-                None => remove(path),
-            };
-        }
-        if !done.is_empty() {
-            let _ = self.daemon_reload().await;
-        }
-    }
 }
 
 impl Folders {
@@ -232,6 +212,23 @@ impl Folders {
             }
         }
         Ok(None)
+    }
+
+    /// The instances that some target links to.
+    fn linked(&self) -> BTreeSet<Name> {
+        let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let targets = self.all.iter().flat_map(|folder| entries(folder));
+        let links = targets
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "wants" || end == "requires"));
+        let links = links.flat_map(|folder| entries(&folder).collect::<Vec<_>>());
+        links
+            .filter_map(|link| {
+                let file = link.file_name();
+                let instance = file.to_str()?.strip_prefix(TEMPLATE)?;
+                instance.strip_suffix(".service").or_else(|| instance.strip_suffix(".socket"))?.parse().ok()
+            })
+            .collect()
     }
 
     fn has_drop_in_of_others(&self, name: &Name) -> bool {
@@ -289,6 +286,19 @@ impl Files<'_> {
             }
         }
     }
+}
+
+/// The step that takes this one back.
+fn undoing_of(step: &Step) -> Result<Option<Step>, Error> {
+    Ok(match step {
+        Step::Write { path, .. } | Step::Remove { path } => Some(match read(path)? {
+            Some(text) => Step::Write { path: path.clone(), text },
+            None => Step::Remove { path: path.clone() },
+        }),
+        Step::Enable { units } => Some(Step::Disable { units: units.clone() }),
+        Step::Disable { units } => Some(Step::Enable { units: units.clone() }),
+        Step::Reload => None,
+    })
 }
 
 /// The text of a file; `None` when it is not there, or no text that we could have written.

@@ -12,6 +12,8 @@ pub enum Feature {
     RestartSteps,
     /// `PrivateDevices=`, `ProtectKernelModules=` and their like in a user's unit. Measured: 252 fails at them, 257 does not.
     UserKernelProtection,
+    /// Not a gain: services are executed by a helper process, which is told about them in a text.
+    Executor,
     /// A command line without variables that survives a daemon-reload. Measured: broken in 252, right in 257.
     LiteralArguments,
 }
@@ -22,6 +24,7 @@ impl Feature {
         match self {
             Self::NotifyReload => 253,
             Self::RestartSteps => 254,
+            Self::Executor => 255,
             Self::UserKernelProtection | Self::LiteralArguments => 257,
         }
     }

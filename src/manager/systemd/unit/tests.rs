@@ -70,6 +70,14 @@ fn every_character_is_kept_or_refused_but_never_lost() {
 }
 
 #[test]
+fn a_credential_is_loaded_from_its_file_or_refused() {
+    let spec = UnitSpec { credentials: [("token".to_owned(), "/a b/token".into())].into(), ..plain() };
+    assert!(property(&spec, OLD, "LoadCredential").unwrap().contains("/a b/token"));
+    let error = transient_properties(&spec, Scope::User, NEW).unwrap_err();
+    assert!(matches!(error, Error::LostCharacter { character: ' ', version: 257, .. }));
+}
+
+#[test]
 fn no_attempts_means_no_restart_and_any_number_of_starts_by_hand() {
     let spec = UnitSpec { restart: Restart { attempts: Some(0), ..Restart::default() }, ..plain() };
     assert_eq!(property(&spec, NEW, "Restart").unwrap(), "\"no\"");

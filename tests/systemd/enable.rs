@@ -1,0 +1,362 @@
+//! Bridges that come back with the machine: the files that `server enable` writes, and what systemd makes of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::bridge::{
+    config, connected, everything, foxxy, get, list, nothing_is_left, property, refused, status,
+};
+use crate::machine::Machine;
+
+crate::tests![
+    a_file_and_a_transient_unit_say_the_same,
+    an_enabled_bridge_serves_after_a_boot_before_any_login,
+    a_dry_run_shows_all_and_changes_nothing,
+    what_cannot_be_enabled_leaves_nothing,
+    enabling_again_brings_the_unit_up_to_date,
+    a_start_of_an_enabled_bridge_starts_its_unit,
+    enabling_now_takes_over_from_a_transient_unit,
+    a_socket_starts_the_bridge_at_its_first_client,
+    linger_is_switched_on_when_asked_and_only_ours_is_undone,
+];
+
+const SOON: Duration = Duration::from_secs(15);
+const UNITS: &str = "/home/tester/.config/systemd/user";
+
+/// What differs between any two runs of any unit, or by the kind of unit that it is.
+const OF_THE_RUN: [&str; 22] = [
+    "CollectMode",
+    "ControlGroup",
+    "ControlGroupId",
+    "CanFreeze",
+    "DropInPaths",
+    "FragmentPath",
+    "Id",
+    "InvocationID",
+    "Job",
+    "MainPID",
+    "Names",
+    "NFileDescriptorStore",
+    "Perpetual",
+    "RefUs",
+    "Refs",
+    "StatusText",
+    "TasksCurrent",
+    "Transient",
+    "UnitFilePreset",
+    "UnitFileState",
+    "EffectiveMemoryMax",
+    "StateChange",
+];
+
+fn a_file_and_a_transient_unit_say_the_same(machine: &Machine) {
+    let folder = "/home/tester/50% of \"my\" bridges/wörk %n 'a' #";
+    let daemon = json!({
+        "limits": { "memory_max": "256M", "memory_high": "50%", "tasks_max": 99, "cpu_quota": "150%", "nofile": 4096 },
+        "restart": { "attempts": 3, "delay": 7.5 },
+        "environment": { "A": "b c" },
+        "credentials": { "token": "/home/tester/token" },
+        "stop_timeout": 33,
+        "watchdog": 60,
+    });
+    config(machine, "token", "s3cr3t");
+    for sandbox in ["auto", "off", "strict"] {
+        let mut daemon = daemon.clone();
+        daemon["sandbox"] = sandbox.into();
+        let text = json!({ "mcpServers": {}, "bridge": { "port": 8630, "daemon": daemon } }).to_string();
+        let path =
+            config(machine, &format!("{}/odd.json", folder.trim_start_matches("/home/tester/")), &text);
+        foxxy(machine, &["server", "start", "--daemon", "--config", &path]).success();
+        let transient = show(machine, "foxxy-bridge-odd.service");
+        foxxy(machine, &["server", "stop", "odd"]).success();
+
+        foxxy(machine, &["server", "enable", "--config", &path, "--now"]).success();
+        assert_eq!(status(machine, "odd")["config"], path);
+        let kept = show(machine, "foxxy-bridge@odd.service");
+        let same = |key: &str| kept.get(key) == transient.get(key);
+        let differ: Vec<String> = kept
+            .keys()
+            .chain(transient.keys())
+            .filter(|key| !same(key))
+            .map(|key| format!("{key}: {:?} became {:?}", transient.get(key), kept.get(key)))
+            .collect();
+        assert_eq!(differ, Vec::<String>::new(), "{sandbox}");
+        // Read anew, it is still the same.
+        machine.user(&["systemctl", "--user", "daemon-reload"]).success();
+        assert_eq!(without_links(show(machine, "foxxy-bridge@odd.service")), without_links(kept));
+        foxxy(machine, &["server", "disable", "odd", "--now"]).success();
+        nothing_is_kept(machine);
+    }
+    nothing_is_left(machine);
+}
+
+/// Read anew, a unit knows of the target that it is linked to.
+fn without_links(mut properties: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    properties.retain(|key, _| !["Before", "WantedBy"].contains(&key.as_str()));
+    properties
+}
+
+/// The properties of a unit, but for those of its run.
+fn show(machine: &Machine, unit: &str) -> BTreeMap<String, String> {
+    let shown = machine.user(&["systemctl", "--user", "show", unit]).success();
+    let properties = shown.lines().filter_map(|line| line.split_once('='));
+    properties
+        .filter(|(key, _)| !OF_THE_RUN.contains(key))
+        .filter(|(key, _)| {
+            !["Timestamp", "TimestampMonotonic", "NSec", "USec"].iter().any(|end| {
+                key.ends_with(end)
+                    && (key.contains("Timestamp")
+                        || key.starts_with("CPUUsage")
+                        || key.starts_with("Watchdog"))
+            })
+        })
+        .filter(|(key, _)| {
+            !key.starts_with("IO") && !key.starts_with("Memory")
+                || key.ends_with("Max")
+                || key.ends_with("High")
+        })
+        .filter(|(key, _)| !key.starts_with("ExecMain") && !key.starts_with("IP"))
+        .map(|(key, value)| {
+            // How often and when a command was run stands behind it.
+            let value = if key.starts_with("Exec") {
+                value.split(" ; start_time=").next().unwrap_or(value)
+            } else {
+                value
+            };
+            // The old version cannot keep a flag of a transient unit's command.
+            let value = value.replace(" ; flags=no-env-expand", " ; flags=");
+            // What is to be there after a boot is kept elsewhere.
+            let value = match key {
+                "EnvironmentFiles" => value.rsplit('/').next().unwrap_or_default().to_owned(),
+                "After" | "Requires" => {
+                    let mut units: Vec<&str> = value.split(' ').collect();
+                    units.sort_unstable();
+                    units.join(" ")
+                }
+                _ => value,
+            };
+            (key.to_owned(), value)
+        })
+        .collect()
+}
+
+fn an_enabled_bridge_serves_after_a_boot_before_any_login(machine: &Machine) {
+    let text = json!({
+        "mcpServers": { "e": { "command": "node", "args": everything()["args"], "env": { "KEY": "${TOKEN}" } } },
+        "bridge": { "port": 8631, "daemon": { "environment": { "OF_ALL": "x y" } } },
+    });
+    config(machine, ".config/foxxy-bridge/boot.json", &text.to_string());
+    let said =
+        machine.user(&["env", "TOKEN=s3cr3t $1 \"", "foxxy-bridge", "server", "enable", "boot", "--now"]);
+    assert!(said.stderr.contains("kept for the boot: TOKEN"), "{said}");
+    assert!(
+        said.success().contains("enabled boot: foxxy-bridge@boot.service starts with this user's systemd\n")
+    );
+    machine.reboot();
+    machine.wait_until(SOON, "it serves", || get(machine, "http://127.0.0.1:8631/readyz") == "200");
+    let sessions = machine.root(&["loginctl", "list-sessions", "--no-legend"]).success();
+    // The newer version counts the manager's own.
+    assert!(
+        sessions.lines().all(|session| session.contains(" manager ")),
+        "somebody has logged in: {sessions}"
+    );
+    connected(machine, "boot");
+    let steps = json!([["call", "get-env"]]);
+    let env = crate::bridge::client(machine, "http://127.0.0.1:8631/mcp/e", &steps);
+    let env: serde_json::Value = serde_json::from_str(crate::bridge::text(&env[0])).expect("JSON");
+    assert_eq!((&env["KEY"], &env["OF_ALL"]), (&json!("s3cr3t $1 \""), &json!("x y")));
+    assert_eq!(list(machine)[0]["unit"], "foxxy-bridge@boot.service");
+    let all = machine.user(&[
+        "sh",
+        "-c",
+        "systemctl --user show foxxy-bridge@boot; cat ~/.config/systemd/user/*/*",
+    ]);
+    assert!(!all.success().contains("s3cr3t"), "the secret is in the unit");
+
+    assert_eq!(foxxy(machine, &["server", "disable", "boot", "--now"]).success(), "disabled boot\n");
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+    machine.reboot();
+    assert_eq!(get(machine, "http://127.0.0.1:8631/readyz"), "000");
+    nothing_is_kept(machine);
+    machine.user_sh("rm -r ~/.config/foxxy-bridge").success();
+}
+
+fn a_dry_run_shows_all_and_changes_nothing(machine: &Machine) {
+    let path = plain(machine, "dry.json", 8632);
+    let dry = foxxy(machine, &["server", "enable", "--config", &path, "--dry-run"]).success();
+    for line in [
+        &*format!("write {UNITS}/foxxy-bridge@.service:"),
+        "    ExecStart=:/usr/local/bin/foxxy-bridge server start --instance %i --user",
+        &format!("write {UNITS}/foxxy-bridge@dry.service.d/50-foxxy-bridge.conf:"),
+        &format!("    ExecStart=:/usr/local/bin/foxxy-bridge --config {path} server start --name dry --user"),
+        "call Reload()",
+        "call EnableUnitFiles([\"foxxy-bridge@dry.service\"], false, false)",
+    ] {
+        assert!(dry.lines().any(|shown| shown == line), "{line:?} is not in: {dry}");
+    }
+    nothing_is_kept(machine);
+    foxxy(machine, &["server", "enable", "--config", &path]).success();
+    let again = foxxy(machine, &["server", "enable", "--config", &path]).success();
+    assert!(again.starts_with("dry is enabled already"), "{again}");
+    let dry = foxxy(machine, &["server", "disable", "dry", "--dry-run"]).success();
+    assert!(dry.contains("call DisableUnitFiles([\"foxxy-bridge@dry.service\"], false)\n"), "{dry}");
+    assert_eq!(
+        machine.user(&["systemctl", "--user", "is-enabled", "foxxy-bridge@dry"]).success(),
+        "enabled\n"
+    );
+    assert_eq!(foxxy(machine, &["server", "disable", "dry"]).success(), "disabled dry\n");
+    assert_eq!(foxxy(machine, &["server", "disable", "dry"]).stderr, "dry is not enabled\n");
+    nothing_is_kept(machine);
+}
+
+fn what_cannot_be_enabled_leaves_nothing(machine: &Machine) {
+    let path = plain(machine, "masked.json", 8633);
+    machine.user(&["systemctl", "--user", "mask", "foxxy-bridge@masked.service"]).success();
+    let stderr = refused(foxxy(machine, &["server", "enable", "--config", &path]), 1);
+    assert!(stderr.contains("is masked"), "{stderr}");
+    machine.user(&["systemctl", "--user", "unmask", "foxxy-bridge@masked.service"]).success();
+    nothing_is_kept(machine);
+    let stderr = refused(foxxy(machine, &["server", "enable", "nobody"]), 78);
+    assert!(stderr.contains("neither nobody.json nor nobody.toml"), "{stderr}");
+    refused(machine.user(&["foxxy-bridge", "server", "enable", "--system", "--config", &path]), 77);
+    assert_eq!(machine.root(&["sh", "-c", "ls -d /etc/systemd/system/foxxy* /var/lib/foxxy*"]).stdout, "");
+    nothing_is_kept(machine);
+}
+
+fn enabling_again_brings_the_unit_up_to_date(machine: &Machine) {
+    let path = plain(machine, "again.json", 8634);
+    foxxy(machine, &["server", "enable", "--config", &path, "--now"]).success();
+    assert_eq!(get(machine, "http://127.0.0.1:8634/readyz"), "200");
+    // A person's own drop-in comes after ours.
+    let script = "mkdir -p ~/.config/systemd/user/foxxy-bridge@again.service.d; \
+        printf '[Service]\\nEnvironment=MINE=1\\n' > ~/.config/systemd/user/foxxy-bridge@again.service.d/override.conf";
+    machine.user_sh(script).success();
+    let said = foxxy(machine, &["server", "enable", "--config", &path, "--port", "8635"]);
+    assert!(said.stderr.contains("put the unit in force with `foxxy-bridge server restart again`"), "{said}");
+    said.success();
+    foxxy(machine, &["server", "restart", "again"]).success();
+    assert_eq!(get(machine, "http://127.0.0.1:8635/readyz"), "200");
+    assert!(property(machine, "foxxy-bridge@again", "Environment").contains("MINE=1"));
+    foxxy(machine, &["server", "disable", "again", "--now"]).success();
+    // What is not ours is not removed.
+    machine
+        .user_sh("rm -r ~/.config/systemd/user/foxxy-bridge@again.service.d; systemctl --user daemon-reload")
+        .success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn a_start_of_an_enabled_bridge_starts_its_unit(machine: &Machine) {
+    let path = plain(machine, "kept.json", 8636);
+    foxxy(machine, &["server", "enable", "--config", &path]).success();
+    assert_eq!(get(machine, "http://127.0.0.1:8636/readyz"), "000");
+    let said = foxxy(machine, &["server", "start", "--daemon", "--config", &path]).success();
+    assert!(said.contains("foxxy-bridge@kept.service"), "{said}");
+    assert_eq!(foxxy(machine, &["server", "stop", "kept"]).success(), "stopped kept\n");
+    // Its address is in its unit, and nothing that is typed is passed over in silence.
+    let typed = ["server", "start", "--daemon", "--config", &path, "--port", "8637"];
+    let stderr = refused(foxxy(machine, &typed), 1);
+    assert!(stderr.contains("server enable kept --port 8637"), "{stderr}");
+    // The name is its own, also while it does not run.
+    let other = plain(machine, "elsewhere/kept.json", 8638);
+    let stderr = refused(foxxy(machine, &["server", "start", "--daemon", "--config", &other]), 1);
+    assert!(
+        stderr.contains(&format!("is in use by foxxy-bridge@kept.service, which serves {path}")),
+        "{stderr}"
+    );
+    foxxy(machine, &["server", "disable"]).success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn enabling_now_takes_over_from_a_transient_unit(machine: &Machine) {
+    let path = plain(machine, "moves.json", 8639);
+    foxxy(machine, &["server", "start", "--daemon", "--config", &path]).success();
+    foxxy(machine, &["server", "enable", "moves", "--now"]).success();
+    assert_eq!(list(machine)[0]["unit"], "foxxy-bridge@moves.service");
+    assert_eq!(list(machine).len(), 1);
+    // Without --now it goes on as it is, and moves with the next restart.
+    foxxy(machine, &["server", "disable", "moves", "--now"]).success();
+    foxxy(machine, &["server", "start", "--daemon", "--config", &path]).success();
+    foxxy(machine, &["server", "enable", "moves"]).success();
+    assert_eq!(list(machine)[0]["unit"], "foxxy-bridge-moves.service");
+    foxxy(machine, &["server", "restart", "moves"]).success();
+    assert_eq!(list(machine)[0]["unit"], "foxxy-bridge@moves.service");
+    foxxy(machine, &["server", "disable", "moves", "--now"]).success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn a_socket_starts_the_bridge_at_its_first_client(machine: &Machine) {
+    let path = plain(machine, "lazy.json", 8640);
+    let said = foxxy(machine, &["server", "enable", "--config", &path, "--socket", "--now"]).success();
+    assert!(
+        said.contains("foxxy-bridge@lazy.socket starts when a client connects to 127.0.0.1:8640"),
+        "{said}"
+    );
+    assert_eq!(foxxy(machine, &["server", "stop", "lazy"]).success(), "stopped lazy\n");
+    assert_eq!(get(machine, "http://127.0.0.1:8640/readyz"), "000", "nobody listens after a stop");
+    machine.user(&["systemctl", "--user", "start", "foxxy-bridge@lazy.socket"]).success();
+    assert_eq!(property(machine, "foxxy-bridge@lazy.service", "ActiveState"), "inactive");
+    assert_eq!(list(machine)[0]["status"], "listening");
+    assert_eq!(get(machine, "http://127.0.0.1:8640/readyz"), "200");
+    assert_eq!(property(machine, "foxxy-bridge@lazy.service", "ActiveState"), "active");
+    // From boot on systemd listens, and the first client is served.
+    machine.reboot();
+    assert_eq!(property(machine, "foxxy-bridge@lazy.service", "ActiveState"), "inactive");
+    assert_eq!(get(machine, "http://127.0.0.1:8640/readyz"), "200");
+    foxxy(machine, &["server", "disable", "lazy", "--now"]).success();
+    assert_eq!(get(machine, "http://127.0.0.1:8640/readyz"), "000");
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn linger_is_switched_on_when_asked_and_only_ours_is_undone(machine: &Machine) {
+    let path = plain(machine, "lingers.json", 8641);
+    let lingers = || {
+        machine.root(&["loginctl", "show-user", "tester", "--value", "--property=Linger"]).success()
+            == "yes\n"
+    };
+    // It lingered before: that stays.
+    foxxy(machine, &["server", "enable", "--config", &path, "--linger"]).success();
+    foxxy(machine, &["server", "disable", "lingers"]).success();
+    assert!(lingers());
+    nothing_is_kept(machine);
+    // A session keeps the manager while nobody lingers.
+    let session = ["--unit=a-session", "--property=User=tester", "--property=PAMName=login", "sleep", "1000"];
+    machine.root(&[&["systemd-run", "--quiet"], &session[..]].concat()).success();
+    // In a unit, as logind asks in which session its caller is, and one from outside the machine is in none.
+    let inside = ["systemd-run", "--quiet", "--wait", "--pipe"];
+    machine.root(&[&inside[..], &["loginctl", "disable-linger", "tester"]].concat()).success();
+    let foxxy = |machine: &Machine, arguments: &[&str]| {
+        machine.user(&[&inside[..], &["--user", "foxxy-bridge"], arguments].concat())
+    };
+    let said = foxxy(machine, &["server", "enable", "--config", &path]);
+    assert!(said.stderr.contains("this user does not linger: it starts at the first login"), "{said}");
+    said.success();
+    let said = foxxy(machine, &["server", "enable", "--config", &path, "--linger"]);
+    assert!(said.stderr.contains("this user lingers from now on"), "{said}");
+    said.success();
+    assert!(lingers());
+    let said = foxxy(machine, &["server", "disable", "lingers"]);
+    assert!(said.stderr.contains("this user does not linger any more"), "{said}");
+    assert!(!lingers());
+    nothing_is_kept(machine);
+    machine.root(&[&inside[..], &["loginctl", "enable-linger", "tester"]].concat()).success();
+    machine.root(&["systemctl", "stop", "a-session"]).success();
+}
+
+/// A config without servers.
+fn plain(machine: &Machine, name: &str, port: u16) -> String {
+    config(machine, name, &json!({ "mcpServers": {}, "bridge": { "port": port } }).to_string())
+}
+
+/// That nothing of an enabled bridge is on disk any more.
+#[track_caller]
+fn nothing_is_kept(machine: &Machine) {
+    let find = "find ~/.config/systemd ~/.local/state -name '*foxxy*' 2>/dev/null || true";
+    assert_eq!(machine.user_sh(find).success(), "", "a file is left");
+}
