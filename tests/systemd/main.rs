@@ -12,6 +12,7 @@ mod foreground;
 mod killed;
 mod machine;
 mod output;
+mod packaged;
 mod races;
 mod reload;
 mod sockets;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         watchdog::TESTS,
         races::TESTS,
         enable::TESTS,
+        packaged::TESTS,
     ];
     let tests = tests.concat();
     let trials = Tree::all().into_iter().flat_map(|tree| tests.iter().map(move |test| (tree, *test)));
