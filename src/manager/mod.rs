@@ -29,6 +29,9 @@ pub trait ServiceManager: Send + Sync {
     /// Starts an instance and waits until it serves; a start that fails leaves nothing behind.
     fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Started, Error>>;
 
+    /// What [`ServiceManager::start`] would ask of the manager, for people.
+    fn preview(&self, request: &StartRequest) -> Result<String, Error>;
+
     /// Stops an instance and all of its processes; with `force` at once, without asking them.
     ///
     /// `timeout` should be longer than the instance's own stop timeout, after which the manager kills what is left.

@@ -12,7 +12,7 @@ use crate::manager::systemd::linger::{self, LingerError};
 /// Switches lingering on when that is wanted, and says where it is off.
 pub(super) async fn offer(instance: &Instance, wanted: bool) -> Result<(), Error> {
     let uid = rustix::process::geteuid().as_raw();
-    if linger::is_on(uid).await.map_err(told)? {
+    if linger::is_on(uid).await.map_err(|error| told(&error))? {
         return Ok(());
     }
     if !wanted {
@@ -24,7 +24,7 @@ pub(super) async fn offer(instance: &Instance, wanted: bool) -> Result<(), Error
         return Ok(());
     }
     linger::set(uid, true).await.map_err(|error| {
-        let mut error = told(error);
+        let mut error = told(&error);
         error.why.push(format!("{} is enabled all the same, and starts at the first login", instance.name()));
         error
     })?;
@@ -43,7 +43,7 @@ pub(super) async fn take_back(paths: &Paths, manager: &dyn ServiceManager) -> Re
     if paths.scope() != Scope::User || !marker.exists() || !manager.enabled().await?.is_empty() {
         return Ok(());
     }
-    linger::set(rustix::process::geteuid().as_raw(), false).await.map_err(told)?;
+    linger::set(rustix::process::geteuid().as_raw(), false).await.map_err(|error| told(&error))?;
     fs::remove_file(&marker).map_err(|error| {
         Error::new(Exit::Failed, format!("{} cannot be removed", marker.display())).because(error.to_string())
     })?;
@@ -59,7 +59,7 @@ fn marker(paths: &Paths) -> PathBuf {
     paths.state_base().join(".lingers")
 }
 
-fn told(error: LingerError) -> Error {
+fn told(error: &LingerError) -> Error {
     let exit = match error {
         LingerError::NotPermitted { .. } => Exit::NotPermitted,
         LingerError::NoLogind { .. } | LingerError::NoAnswer => Exit::Unavailable,

@@ -50,6 +50,9 @@ pub(crate) struct Options {
     /// Return at once, without knowing whether it will serve
     #[arg(long, requires = "daemon")]
     no_wait: bool,
+    /// Print what the service manager would be asked, and start nothing
+    #[arg(long, requires = "daemon")]
+    dry_run: bool,
     /// How long it may take until it serves
     #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT.as_secs(), requires = "daemon")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -173,7 +176,7 @@ pub(super) async fn start(options: &Options, context: &Context) -> Result<Exit, 
     for warning in &read.loaded.warnings {
         output::warn(warning.to_string());
     }
-    if options.cleanup {
+    if options.cleanup && !options.dry_run {
         clean_up(&paths)?;
     }
     let mut survey = Survey::take(&paths).await?;
@@ -187,9 +190,20 @@ pub(super) async fn start(options: &Options, context: &Context) -> Result<Exit, 
             return already(known, &read, &address);
         }
         let name = known.name.clone();
-        stop::stop_one(&mut survey, &paths, &name, false).await?;
+        if options.dry_run {
+            output::say(format!("stop {name}"));
+        } else {
+            stop::stop_one(&mut survey, &paths, &name, false).await?;
+        }
     }
     let timeout = Duration::from_secs(options.timeout);
+    if options.dry_run {
+        let manager = survey.manager()?;
+        let request =
+            request(manager, &instance, &read, &address, context, timeout, !options.no_wait).await?;
+        output::say(manager.preview(&request)?);
+        return Ok(Exit::Ok);
+    }
     launch(&mut survey, &instance, &read, &address, context, timeout, !options.no_wait).await
 }
 
@@ -233,21 +247,9 @@ pub(super) async fn launch(
     timeout: Duration,
     wait: bool,
 ) -> Result<Exit, Error> {
-    let daemon = &read.loaded.config.bridge.daemon;
-    if daemon.manager == crate::config::ManagerChoice::Pidfile {
-        let what = "the manager `pidfile`, which the config asks for, is not there yet";
-        return Err(Error::new(Exit::Failed, what).hint("take `auto` or `systemd` as bridge.daemon.manager"));
-    }
     let manager = survey.manager().map_err(|error| in_foreground(error, instance))?;
-    let run = match manager.enablement(instance.name()).await? {
-        Enablement::No => Run::Transient(Box::new(unit::spec(instance, daemon, address, context, timeout)?)),
-        enablement => {
-            agrees(manager, instance, address).await?;
-            Run::Enabled(enablement)
-        }
-    };
+    let request = request(manager, instance, read, address, context, timeout, wait).await?;
     unit::write_environment(instance, read)?;
-    let request = StartRequest { name: instance.name().clone(), run, timeout, wait };
     let mut termination = Termination::listen()?;
     let started = tokio::select! {
         started = manager.start(&request) => started,
@@ -270,6 +272,31 @@ pub(super) async fn launch(
         Started::Running(_) => tell_started(instance).await,
     }
     Ok(Exit::Ok)
+}
+
+/// What is asked of the manager: a unit of its own for this run, or the one that the instance is enabled with.
+async fn request(
+    manager: &dyn ServiceManager,
+    instance: &Instance,
+    read: &Read,
+    address: &Address,
+    context: &Context,
+    timeout: Duration,
+    wait: bool,
+) -> Result<StartRequest, Error> {
+    let daemon = &read.loaded.config.bridge.daemon;
+    if daemon.manager == crate::config::ManagerChoice::Pidfile {
+        let what = "the manager `pidfile`, which the config asks for, is not there yet";
+        return Err(Error::new(Exit::Failed, what).hint("take `auto` or `systemd` as bridge.daemon.manager"));
+    }
+    let run = match manager.enablement(instance.name()).await? {
+        Enablement::No => Run::Transient(Box::new(unit::spec(instance, daemon, address, context, timeout)?)),
+        enablement => {
+            agrees(manager, instance, address).await?;
+            Run::Enabled(enablement)
+        }
+    };
+    Ok(StartRequest { name: instance.name().clone(), run, timeout, wait })
 }
 
 /// Checks that the unit that the instance is enabled with runs what is asked for.

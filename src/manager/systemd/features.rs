@@ -10,8 +10,8 @@ pub enum Feature {
     NotifyReload,
     /// `RestartSteps=` and `RestartMaxDelaySec=`: the wait between restarts grows.
     RestartSteps,
-    /// `PrivateDevices=`, `ProtectKernelModules=` and their like in a user's unit. Measured: 252 fails at them, 257 does not.
-    UserKernelProtection,
+    /// `PrivateDevices=` in a user's unit. Measured: 252 fails at it, 257 does not.
+    UserDevices,
     /// Not a gain: services are executed by a helper process, which is told about them in a text.
     Executor,
     /// A command line without variables that survives a daemon-reload. Measured: broken in 252, right in 257.
@@ -25,7 +25,7 @@ impl Feature {
             Self::NotifyReload => 253,
             Self::RestartSteps => 254,
             Self::Executor => 255,
-            Self::UserKernelProtection | Self::LiteralArguments => 257,
+            Self::UserDevices | Self::LiteralArguments => 257,
         }
     }
 }

@@ -98,6 +98,10 @@ impl ServiceManager for Systemd {
         self.start_instance(request).boxed()
     }
 
+    fn preview(&self, request: &StartRequest) -> Result<String, Error> {
+        self.preview_of(request)
+    }
+
     fn stop<'a>(
         &'a self,
         name: &'a Name,

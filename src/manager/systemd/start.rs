@@ -98,6 +98,24 @@ impl Systemd {
         })
     }
 
+    /// The calls that start an instance.
+    pub(super) fn preview_of(&self, request: &StartRequest) -> Result<String, Error> {
+        let (unit, socket) = (request.name.template_unit(), request.name.template_socket());
+        Ok(match &request.run {
+            Run::Enabled(Enablement::FirstClient) => {
+                format!("call StartUnit({socket:?}, \"replace\")\ncall StartUnit({unit:?}, \"replace\")")
+            }
+            Run::Enabled(_) => format!("call StartUnit({unit:?}, \"replace\")"),
+            Run::Transient(spec) => {
+                let mut call = format!("call StartTransientUnit({:?}, \"fail\") with", request.name.unit());
+                for (name, value) in unit::transient_properties(spec, self.scope, self.version)? {
+                    call.push_str(&format!("\n    {name} = {}", &*value));
+                }
+                call
+            }
+        })
+    }
+
     /// Has systemd listen for an instance that its first client starts.
     async fn listen(&self, name: &Name, deadline: Instant) -> Result<(), Error> {
         let socket = name.template_socket();

@@ -88,14 +88,12 @@ static CONFINED: [Directive; 4] = [
 /// What takes a mount namespace: in a user's unit only together with `PrivateUsers=`.
 static MOUNTED: [Directive; 3] = [yes("PrivateTmp"), yes("PrivateMounts"), yes("ProtectKernelTunables")];
 
-/// What takes capabilities away as well: in a user's unit older versions fail at it.
-static KERNEL: [Directive; 5] = [
-    yes("PrivateDevices"),
-    yes("ProtectKernelModules"),
-    yes("ProtectKernelLogs"),
-    yes("ProtectClock"),
-    yes("ProtectHostname"),
-];
+/// What takes capabilities away as well. In a user's unit older versions fail at it.
+static DEVICES: Directive = yes("PrivateDevices");
+
+/// What a user may not do anyway.
+static KERNEL: [Directive; 4] =
+    [yes("ProtectKernelModules"), yes("ProtectKernelLogs"), yes("ProtectClock"), yes("ProtectHostname")];
 
 /// What only the system's manager can do.
 static PRIVILEGED: [Directive; 5] = [
@@ -121,8 +119,8 @@ pub(super) fn directives(spec: &UnitSpec, scope: Scope, version: Version) -> Res
             set.push(word("ProtectSystem", "strict"));
             let writable = spec.writable.iter().map(|path| text(path)).collect::<Result<_, _>>()?;
             set.push(Directive { key: "ReadWritePaths", value: Value::Paths(writable) });
-            if version.has(Feature::UserKernelProtection) {
-                set.extend_from_slice(&KERNEL);
+            if version.has(Feature::UserDevices) {
+                set.push(DEVICES.clone());
             }
         }
         Scope::User => {}
@@ -131,6 +129,7 @@ pub(super) fn directives(spec: &UnitSpec, scope: Scope, version: Version) -> Res
         Scope::System => {
             set.extend_from_slice(&CONFINED);
             set.extend_from_slice(&MOUNTED);
+            set.push(DEVICES.clone());
             set.extend_from_slice(&KERNEL);
             set.extend_from_slice(&PRIVILEGED);
             if spec.account == Account::Own || strict {
@@ -151,7 +150,7 @@ impl Directive {
     /// is no part of a sandbox.
     pub(super) fn off(key: &str) -> Option<&'static str> {
         let known = [&PLAIN[..], &CONFINED, &MOUNTED, &KERNEL, &PRIVILEGED].into_iter().flatten();
-        let named = ["ProtectSystem", "ProtectHome", "PrivateUsers", "RestrictNamespaces"];
+        let named = ["ProtectSystem", "ProtectHome", "PrivateUsers", "PrivateDevices", "RestrictNamespaces"];
         match key {
             _ if named.contains(&key) => Some("no"),
             "CapabilityBoundingSet" => Some("~"),
