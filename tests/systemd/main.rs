@@ -4,6 +4,7 @@
 
 mod boots;
 mod bridge;
+mod cgroups;
 mod failures;
 mod flags;
 mod foreground;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     let booted = Arc::new(Booted::new());
     let tests = [
         boots::TESTS,
+        cgroups::TESTS,
         start::TESTS,
         killed::TESTS,
         failures::TESTS,

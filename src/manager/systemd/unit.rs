@@ -57,6 +57,8 @@ pub(super) fn transient_properties(
     unit.put("KillMode", "mixed");
     // One upstream that ate all memory must not take the bridge with it.
     unit.put("OOMPolicy", "continue");
+    // Each upstream gets a control group below the unit's.
+    unit.put("Delegate", true);
     unit.restart(spec, version);
 
     if !spec.environment.is_empty() {
@@ -291,6 +293,7 @@ mod tests {
         FileDescriptorStoreMax = uint32 8
         KillMode = "mixed"
         OOMPolicy = "continue"
+        Delegate = true
         Restart = "on-failure"
         RestartUSec = uint64 2000000
         RestartPreventExitStatus = ([2, 78], @ai [])
@@ -320,6 +323,7 @@ mod tests {
         FileDescriptorStoreMax = uint32 8
         KillMode = "mixed"
         OOMPolicy = "continue"
+        Delegate = true
         Restart = "on-failure"
         RestartUSec = uint64 2000000
         RestartSteps = uint32 5
