@@ -17,6 +17,7 @@ crate::tests![
     what_an_earlier_bridge_left_is_ended,
     limits_that_cannot_be_kept_are_told,
     a_program_that_cannot_be_executed_is_told_as_one,
+    the_machines_bridge_has_groups_also_as_another_user,
     without_delegation_there_are_no_groups,
 ];
 
@@ -275,6 +276,28 @@ fn a_program_that_cannot_be_executed_is_told_as_one(machine: &Machine) {
     assert_eq!(groups(machine, "foxxy-bridge-unusable.service").len(), 3, "its group is gone");
     foxxy(machine, &["server", "stop", "unusable"]).success();
     nothing_is_left(machine);
+}
+
+fn the_machines_bridge_has_groups_also_as_another_user(machine: &Machine) {
+    let text = json!({
+        "mcpServers": { "e": everything() }, "bridge": { "port": 8407, "daemon": { "user": "loner" } },
+    });
+    let script = "install -d /etc/foxxy-bridge; printf '%s' \"$1\" > /etc/foxxy-bridge/owned.json";
+    machine.root(&["sh", "-euc", script, "sh", &text.to_string()]).success();
+    let config = "/etc/foxxy-bridge/owned.json";
+    machine.root(&["foxxy-bridge", "server", "start", "--daemon", "--config", config]).success();
+    machine.wait_until(CONNECT_DEADLINE, "its server is in its group", || {
+        let said = machine.root(&["curl", "-s", "http://127.0.0.1:8407/status"]).stdout;
+        let status: Value = serde_json::from_str(&said).unwrap_or_default();
+        status["upstreams"][0]["processes"] == 1
+    });
+    let root = "/sys/fs/cgroup/system.slice/foxxy-bridge-owned.service";
+    for (group, count) in [(".", 0), ("bridge", 1), ("upstreams/e", 1)] {
+        let said = machine.root(&["cat", &format!("{root}/{group}/cgroup.procs")]).success();
+        assert_eq!(said.lines().count(), count, "{group}");
+    }
+    machine.root(&["foxxy-bridge", "server", "stop", "owned"]).success();
+    machine.root(&["rm", "-r", "/etc/foxxy-bridge"]).success();
 }
 
 fn without_delegation_there_are_no_groups(machine: &Machine) {

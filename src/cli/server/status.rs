@@ -178,3 +178,37 @@ fn servers(upstreams: &[UpstreamStatus]) -> String {
     let spare = ["Processes", "Memory", "CPU", "Runs", "Transport", "Restarts", "Prompts", "Resources"];
     table::render(&header, rows, &spare)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(name: &str, usage: &serde_json::Value) -> UpstreamStatus {
+        let mut all = json!({
+            "name": name, "transport": "stdio", "target": "npx", "state": "connected", "tools": 9, "resources": 1,
+            "prompts": 0, "in_flight": 0, "restarts": 0,
+        });
+        let (Some(all_keys), Some(usage)) = (all.as_object_mut(), usage.as_object()) else { unreachable!() };
+        all_keys.extend(usage.clone());
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn what_servers_use_is_shown_where_it_is_known() {
+        let counted = json!({ "cpu_microseconds": 1_234_567, "memory_bytes": 60 << 20, "processes": 3 });
+        insta::assert_snapshot!(servers(&[server("memory", &counted), server("docs", &json!({}))]), @r"
+        Server  State      Tools  Resources  Prompts  Restarts  Transport  CPU    Memory  Processes  Runs
+        memory  connected  9      1          0        0         stdio      1.23s  60.0M   3          npx
+        docs    connected  9      1          0        0         stdio      -      -       -          npx
+        ");
+        let counted = json!({ "cpu_microseconds": 90_000_000, "processes": 1 });
+        insta::assert_snapshot!(servers(&[server("memory", &counted)]), @r"
+        Server  State      Tools  Resources  Prompts  Restarts  Transport  CPU     Processes  Runs
+        memory  connected  9      1          0        0         stdio      1m 30s  1          npx
+        ");
+        insta::assert_snapshot!(servers(&[server("memory", &json!({}))]), @r"
+        Server  State      Tools  Resources  Prompts  Restarts  Transport  Runs
+        memory  connected  9      1          0        0         stdio      npx
+        ");
+    }
+}

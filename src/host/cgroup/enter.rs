@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_helper_says_is_taken_for_its_failure() {
+    fn only_what_is_said_on_the_way_is_taken_for_a_failure() {
         let said = "foxxy-bridge: not started: Exec format error (os error 8)";
         assert_eq!(why_not_entered(Some(126), said), Some("Exec format error (os error 8)"));
         assert_eq!(why_not_entered(Some(1), said), None);

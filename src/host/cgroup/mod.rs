@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! foxxy-bridge-work.service    the service manager's; no process stays in it
-//! ├─ .control                  the service manager's helpers
+//! ├─ .control                  what the service manager runs for a reload
 //! ├─ bridge
 //! └─ upstreams
 //!    ├─ memory

@@ -118,7 +118,7 @@ fn read_words(file: &Path) -> Vec<String> {
 /// Whether the group is ours to use. systemd writes `delegate` on those that are beside the `invocation_id` that it writes
 /// on all: `user.…` since version 251, `trusted.…`, which only root can read, before.
 ///
-/// A user's manager writes neither, in 252 at least. There all groups are the user's, and that one can be used has to do.
+/// A user's manager writes neither, in 252 and 257. There all groups are the user's, and that one can be used has to do.
 fn is_delegated(group: &Path) -> bool {
     let mark = |name: &str| {
         let mut value = [0_u8; 64];
@@ -157,6 +157,28 @@ fn own_folder(groups: &str, mounts: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_runs_of_an_upstream_never_share_a_group() {
+        let root = tempfile::tempdir().unwrap();
+        let place =
+            Place { upstreams: root.path().to_owned(), controllers: Vec::new(), taken: Taken::default() };
+        let make = || place.make("memory").map(|(_, name)| name).map_err(|error| error.to_string());
+        assert_eq!(make().as_deref(), Ok("memory"));
+        assert_eq!(make().as_deref(), Ok("memory~2"));
+        // The first is over, and its group is gone; or is still there, and empty.
+        for _ in 0..2 {
+            place.taken.lock().unwrap().remove("memory");
+            assert_eq!(make().as_deref(), Ok("memory"));
+        }
+        // One that cannot be removed is left alone.
+        place.taken.lock().unwrap().remove("memory");
+        fs::write(root.path().join("memory/a-process"), "").unwrap();
+        assert_eq!(make().as_deref(), Ok("memory~3"));
+        let names: Vec<_> = std::iter::repeat_with(make).take(6).collect();
+        assert_eq!(names[4].as_deref(), Ok("memory~8"));
+        assert!(names[5].is_err(), "{names:?}");
+    }
 
     const UNIT: &str = "foxxy-bridge-work.service";
     const MOUNTS: &str = "\
