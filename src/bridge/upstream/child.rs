@@ -136,8 +136,8 @@ pub(super) fn spawn(program: &Program) -> Result<Started, SpawnError> {
     }
 }
 
-/// The control group for one run of the program. That there is none is no reason not to run it: a process group it has anyway.
-/// With it come the limits that are not in force.
+/// The control group for one run of the program; with it come the limits that are not in force. That there is none is
+/// no reason not to run it: a process group it has anyway.
 fn open_group(program: &Program) -> (Option<Group>, Vec<String>) {
     let (group, unenforced) = match program.groups.open(&program.name, &program.limits) {
         Ok(None) => return (None, Vec::new()),

@@ -1,8 +1,8 @@
 //! Into a control group before the first instruction of a program.
 //!
-//! A process that is moved after it was started may have children by then, which stay where they are. So the bridge's own
-//! program is started, moves itself, and becomes the other one by exec(2): the same process, with the same environment,
-//! files, and parent.
+//! A process that is moved after it was started may have children by then, which stay where they are. So the bridge's
+//! own program is started, moves itself, and becomes the other one by exec(2): the same process, with the same
+//! environment, files, and parent.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -26,8 +26,8 @@ pub(super) fn command(group: &Path, program: &Path) -> Command {
     command
 }
 
-/// When this process was started to enter a group, does that and becomes the program: it returns only when that fails, or
-/// when it was started for something else, which is `None`.
+/// When this process was started to enter a group, does that and becomes the program: it returns only when that fails,
+/// or when it was started for something else, which is `None`.
 pub fn enter(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     if arguments.nth(1)? != WORD {
         return None;

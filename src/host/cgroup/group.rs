@@ -172,7 +172,26 @@ fn starved(events: &str, max: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Memory;
     use super::*;
+
+    #[test]
+    fn limits_are_set_each_on_its_own_and_what_is_refused_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let controllers = ["memory", "pids"].map(str::to_owned).to_vec();
+        let place = Place { upstreams: root.path().to_owned(), controllers, taken: Taken::default() };
+        let (folder, name) = place.make("up").unwrap();
+        for file in ["pids.max", "memory.oom.group", "cpu.max"] {
+            fs::write(folder.join(file), "").unwrap();
+        }
+        let limits =
+            Limits { memory_max: Some(Memory::Bytes(1)), cpu_quota: Some(1_000_000), tasks_max: Some(64) };
+        let refused = Group::new(folder.clone(), name, &place).limit(&place, &limits);
+        assert_eq!(refused, ["memory_max is not in force: No such file or directory (os error 2)"]);
+        let written = |file: &str| fs::read_to_string(folder.join(file)).unwrap();
+        // Nothing is written for a controller that is not there.
+        assert_eq!([written("pids.max"), written("memory.oom.group"), written("cpu.max")], ["64", "1", ""]);
+    }
 
     #[test]
     fn a_kill_for_want_of_memory_is_told_with_the_limit() {

@@ -15,9 +15,9 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Place {
     /// The group that they are in.
-    upstreams: PathBuf,
+    pub(super) upstreams: PathBuf,
     /// The controllers that they have.
-    controllers: Vec<String>,
+    pub(super) controllers: Vec<String>,
     pub(super) taken: Taken,
 }
 
@@ -115,10 +115,11 @@ fn read_words(file: &Path) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Whether the group is ours to use. systemd writes `delegate` on those that are beside the `invocation_id` that it writes
-/// on all: `user.…` since version 251, `trusted.…`, which only root can read, before.
+/// Whether the group is ours to use. systemd marks those that are with `delegate`, beside the `invocation_id` that it
+/// marks all with: `user.…` since version 251, `trusted.…`, which only root can read, before.
 ///
-/// A user's manager writes neither, in 252 and 257. There all groups are the user's, and that one can be used has to do.
+/// A user's manager writes neither, in 252 and 257. There all groups are the user's, and that one can be used has to
+/// do.
 fn is_delegated(group: &Path) -> bool {
     let mark = |name: &str| {
         let mut value = [0_u8; 64];
