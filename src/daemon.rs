@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bridge::{About, Bridge};
 use crate::config::Config;
 use crate::control::{Changes, Manager, Status, UpstreamState};
+use crate::host::cgroup::Groups;
 use crate::host::inherited::{self, Inherited};
 use crate::host::log::{self, Detail};
 use crate::host::signals::{Hangup, Termination};
@@ -185,7 +186,8 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
     tracing::info!("serving {} (config: {shown})", about.address);
     let guard = Arc::new(Guard::new(&host));
     guard.allow(&served.config.bridge.allowed_hosts, &served.config.bridge.allowed_origins);
-    let bridge = Arc::new(Bridge::start(served.config, served.path, about, recent));
+    let groups = Groups::take().await;
+    let bridge = Arc::new(Bridge::start(served.config, served.path, about, recent, groups));
     let stop = CancellationToken::new();
     let router = http::router(Arc::clone(&bridge), Arc::clone(&guard));
     let doors = tokio::spawn(http::serve(listener, router, stop.clone()));

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    foxxy_bridge::cli::main()
+    // A child on its way into its control group has no command line to parse.
+    foxxy_bridge::host::cgroup::enter(std::env::args_os()).unwrap_or_else(foxxy_bridge::cli::main)
 }

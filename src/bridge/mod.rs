@@ -30,6 +30,7 @@ pub use self::session::{Session, View};
 use self::upstream::{Builtin, Hub, Lists, Upstream};
 use crate::config::Config;
 use crate::control::{BridgeState, Manager, Status, UpstreamState, UpstreamStatus};
+use crate::host::cgroup::Groups;
 use crate::host::log::Recent;
 
 /// The MCP versions that have sessions, which are those that the bridge speaks, oldest first.
@@ -60,6 +61,7 @@ pub struct Bridge {
     core: Arc<Core>,
     builtin: Builtin,
     hub: Arc<dyn Hub>,
+    groups: Arc<Groups>,
     running: tokio::sync::Mutex<JoinSet<()>>,
 }
 
@@ -100,9 +102,10 @@ impl std::fmt::Debug for Core {
 }
 
 impl Bridge {
-    /// Starts to connect the upstreams of a config that was read from `path`; needs a tokio runtime.
+    /// Starts to connect the upstreams of a config that was read from `path`, with their processes in `groups`; needs a
+    /// tokio runtime.
     #[must_use]
-    pub fn start(config: Config, path: Option<PathBuf>, about: About, log: &Recent) -> Self {
+    pub fn start(config: Config, path: Option<PathBuf>, about: About, log: &Recent, groups: Groups) -> Self {
         let nothing = Setup { config: Arc::new(Config::builtin()), path: None, upstreams: IndexMap::new() };
         let core = Arc::new(Core {
             about,
@@ -123,6 +126,7 @@ impl Bridge {
         let bridge = Self {
             builtin: Builtin::new(status, log.clone()),
             hub: Arc::new(Ear(Arc::downgrade(&core))),
+            groups: Arc::new(groups),
             core,
             running: tokio::sync::Mutex::new(JoinSet::new()),
         };
@@ -329,6 +333,10 @@ fn disabled(name: &str, server: &crate::config::Upstream) -> UpstreamStatus {
         prompts: 0,
         in_flight: 0,
         restarts: 0,
+        cpu_microseconds: None,
+        memory_bytes: None,
+        processes: None,
+        unenforced_limits: Vec::new(),
     }
 }
 

@@ -47,7 +47,7 @@ impl Bridge {
                 None => {
                     let list = if kept.is_some() { &mut changes.changed } else { &mut changes.added };
                     list.push(name.clone());
-                    let spec = Spec::new(name, server, base, &self.builtin);
+                    let spec = Spec::new(name, server, base, &self.builtin, &self.groups);
                     let upstream = Upstream::new(spec, Arc::clone(&self.hub));
                     if let Some(old) = kept {
                         upstream.begin_with(old.offer());

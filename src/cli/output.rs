@@ -106,9 +106,37 @@ pub(crate) fn span(seconds: u64) -> String {
     }
 }
 
+/// A time span in microseconds, with hundredths while it is short.
+pub(crate) fn short_span(micros: u64) -> String {
+    match micros / 1_000_000 {
+        seconds @ 0..60 => format!("{seconds}.{:02}s", micros / 10_000 % 100),
+        seconds => span(seconds),
+    }
+}
+
+/// An amount of memory, in powers of 1024 as the config has them.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let (mut unit, mut whole, mut rest) = ("", bytes, 0);
+    for larger in ["K", "M", "G", "T"] {
+        if whole < 1024 {
+            break;
+        }
+        (unit, rest, whole) = (larger, whole % 1024, whole / 1024);
+    }
+    if unit.is_empty() { format!("{whole}") } else { format!("{whole}.{}{unit}", rest * 10 / 1024) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_spans_and_amounts_are_cut_not_rounded_up() {
+        let spans = [0, 9_999, 1_239_999, 59_999_999, 60_000_000].map(short_span);
+        assert_eq!(spans, ["0.00s", "0.00s", "1.23s", "59.99s", "1m 0s"]);
+        let amounts = [0, 1023, 1024, 1536, (1 << 20) - 1, 50 << 20, 3 << 30, u64::MAX].map(bytes);
+        assert_eq!(amounts, ["0", "1023", "1.0K", "1.5K", "1023.9K", "50.0M", "3.0G", "16777215.9T"]);
+    }
 
     #[test]
     fn a_span_has_two_units_at_most() {

@@ -35,7 +35,7 @@ pub use problem::{Invalid, InvalidKind, Position, Problem};
 pub use schema::schema;
 pub use text::{Json, Secret, Text};
 pub use units::{CpuQuota, MemoryLimit, NotAUnit, Share, Size};
-pub use upstream::{HealthCheck, HealthOperation, OauthConfig, Transport, Upstream};
+pub use upstream::{HealthCheck, HealthOperation, OauthConfig, Transport, Upstream, UpstreamLimits};
 
 #[cfg(test)]
 mod tests;

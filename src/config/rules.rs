@@ -163,7 +163,7 @@ impl Rules<'_> {
 
     /// Keys of another transport do nothing, which the person should know.
     fn unused_keys(&mut self, name: &str, transport: Transport) {
-        const PROGRAM: [&str; 4] = ["command", "args", "env", "cwd"];
+        const PROGRAM: [&str; 5] = ["command", "args", "env", "cwd", "limits"];
         const REMOTE: [&str; 3] = ["url", "headers", "authentication"];
         let (word, unused): (_, &[&[&str]]) = match transport {
             Transport::Stdio => ("stdio", &[&REMOTE]),

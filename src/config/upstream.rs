@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{Authentication, LogLevel, Security};
 use super::text::{Json, Secret, Text};
-use super::units::{millis, seconds};
+use super::units::{CpuQuota, MemoryLimit, millis, seconds};
 
 /// One MCP server behind the bridge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +30,8 @@ pub struct Upstream {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-aliases" = ["working_directory"]))]
     pub cwd: Option<Text>,
+    /// What the program and all that it starts may use (stdio).
+    pub limits: UpstreamLimits,
     /// The server's address (http, sse).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<Text>,
@@ -91,6 +93,7 @@ impl Default for Upstream {
             args: Vec::new(),
             env: IndexMap::new(),
             cwd: None,
+            limits: UpstreamLimits::default(),
             url: None,
             headers: IndexMap::new(),
             verify_ssl: true,
@@ -110,6 +113,22 @@ impl Default for Upstream {
             security: None,
         }
     }
+}
+
+/// What one server may use; what is not set is not limited. It needs control groups, which systemd gives.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct UpstreamLimits {
+    /// Memory; a server that needs more is killed, and started again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_max: Option<MemoryLimit>,
+    /// CPU time; `100%` is one CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<CpuQuota>,
+    /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub tasks_max: Option<u64>,
 }
 
 /// How the bridge speaks to a server.

@@ -80,6 +80,16 @@ pub struct UpstreamStatus {
     pub in_flight: usize,
     /// Connections after the first.
     pub restarts: u32,
+    /// CPU time of its process and of all that it has started, in microseconds, since that process was started; only
+    /// where it has a control group, as for the next two.
+    pub cpu_microseconds: Option<u64>,
+    /// Memory of them, in bytes, with the files that the kernel keeps for them; needs the `memory` controller.
+    pub memory_bytes: Option<u64>,
+    /// How many they are.
+    pub processes: Option<usize>,
+    /// Which of its limits are not in force and why, a sentence each.
+    #[serde(default)]
+    pub unenforced_limits: Vec<String>,
 }
 
 /// What a reload has changed.

@@ -3,6 +3,7 @@
 //! `sd-notify` carries all that we tell the service manager, and how often it wants to hear from us; `libsystemd` all
 //! else that we are told by it. Nobody outside this room sees either.
 
+pub mod cgroup;
 pub mod credentials;
 pub mod inherited;
 pub mod log;

@@ -60,10 +60,11 @@ pub(crate) fn property(machine: &Machine, unit: &str, property: &str) -> String 
     machine.user(&show).success().trim_end().to_owned()
 }
 
-/// The processes in the cgroup of a unit of the user's.
+/// The processes in the cgroup of a unit of the user's and in those below it.
 pub(crate) fn processes(machine: &Machine, unit: &str) -> Vec<String> {
     let group = property(machine, unit, "ControlGroup");
-    let procs = machine.root(&["cat", &format!("/sys/fs/cgroup{group}/cgroup.procs")]).success();
+    let cat = ["find", &format!("/sys/fs/cgroup{group}"), "-name", "cgroup.procs", "-exec", "cat", "{}", "+"];
+    let procs = machine.root(&cat).success();
     procs.lines().map(str::to_owned).collect()
 }
 

@@ -5,6 +5,7 @@
 
 mod boots;
 mod bridge;
+mod cgroups;
 mod enable;
 mod failures;
 mod flags;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     let booted = Arc::new(Booted::default());
     let tests = [
         boots::TESTS,
+        cgroups::TESTS,
         start::TESTS,
         killed::TESTS,
         failures::TESTS,

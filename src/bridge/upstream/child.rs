@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::host;
+use crate::host::cgroup::{Group, Groups, Limits};
 
 /// What is set for the bridge by its own service manager, and would mislead a child (sd_notify(3), systemd.exec(5)).
 const NOT_FOR_CHILDREN: [&str; 13] = [
@@ -41,6 +43,10 @@ pub(crate) struct Program {
     pub(crate) env: Vec<(String, String)>,
     /// Where it runs.
     pub(crate) cwd: Option<PathBuf>,
+    /// What it may use, where there are control groups.
+    pub(crate) limits: Limits,
+    /// Where its control group is made.
+    pub(crate) groups: Arc<Groups>,
 }
 
 /// Why a program did not start.
@@ -79,8 +85,17 @@ impl SpawnError {
     }
 }
 
-/// Starts the program in a process group of its own.
-pub(super) fn spawn(program: &Program) -> Result<Child, SpawnError> {
+/// A program that was started.
+pub(super) struct Started {
+    pub(super) child: Child,
+    /// Where all that it starts is.
+    pub(super) group: Option<Arc<Group>>,
+    /// Limits that this time are not in force, a sentence each.
+    pub(super) unenforced: Vec<String>,
+}
+
+/// Starts the program in a process group of its own and, where there are any, a control group.
+pub(super) fn spawn(program: &Program) -> Result<Started, SpawnError> {
     let configured =
         program.env.iter().rev().find(|(key, _)| key == "PATH").map(|(_, path)| OsString::from(path));
     let path = configured.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
@@ -95,7 +110,11 @@ pub(super) fn spawn(program: &Program) -> Result<Child, SpawnError> {
     {
         return Err(SpawnError::Folder { cwd: cwd.clone(), source });
     }
-    let mut command = Command::new(found);
+    let (group, unenforced) = open_group(program);
+    let mut command = Command::from(match &group {
+        Some(group) => group.command(&found),
+        None => std::process::Command::new(found),
+    });
     command.args(&program.args).envs(program.env.iter().map(|(key, value)| (key, value)));
     for name in NOT_FOR_CHILDREN {
         if !program.env.iter().any(|(key, _)| key == name) {
@@ -106,7 +125,29 @@ pub(super) fn spawn(program: &Program) -> Result<Child, SpawnError> {
         command.current_dir(cwd);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    command.spawn().map_err(|source| SpawnError::Other { command: program.command.clone(), source })
+    match command.spawn() {
+        Ok(child) => Ok(Started { child, group: group.map(Arc::new), unenforced }),
+        Err(source) => {
+            if let Some(group) = group {
+                group.abandon();
+            }
+            Err(SpawnError::Other { command: program.command.clone(), source })
+        }
+    }
+}
+
+/// The control group for one run of the program; with it come the limits that are not in force. That there is none is
+/// no reason not to run it: a process group it has anyway.
+fn open_group(program: &Program) -> (Option<Group>, Vec<String>) {
+    let (group, unenforced) = match program.groups.open(&program.name, &program.limits) {
+        Ok(None) => return (None, Vec::new()),
+        Ok(Some((group, refused))) => (Some(group), refused),
+        Err(error) => (None, vec![format!("without a control group no limit is in force: {error}")]),
+    };
+    for limit in &unenforced {
+        tracing::warn!(upstream = program.name, "{limit}");
+    }
+    (group, unenforced)
 }
 
 /// Signals the process group of a child that has not been reaped yet, so that its id cannot be another's.

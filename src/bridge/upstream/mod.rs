@@ -239,16 +239,19 @@ impl Upstream {
         let phase = self.phase.borrow().clone();
         let live = self.live();
         let offer = self.offer();
+        let pipe = live.as_ref().and_then(|live| match live.connection.link() {
+            Some(Link::Stdio(pipe)) => Some(pipe),
+            _ => None,
+        });
+        let usage = pipe.map(stdio::Pipe::usage).unwrap_or_default();
+        let unenforced = pipe.map(stdio::Pipe::unenforced).unwrap_or_default();
         UpstreamStatus {
             name: self.spec.name.clone(),
             transport: self.spec.target.transport().to_owned(),
             target: self.spec.shown.clone(),
             state: phase.state,
             error: phase.error,
-            pid: live.as_ref().and_then(|live| match live.connection.link() {
-                Some(Link::Stdio(pipe)) => Some(pipe.pid()),
-                _ => None,
-            }),
+            pid: pipe.map(stdio::Pipe::pid),
             server: live.as_ref().and_then(|live| live.server.title()),
             protocol: live.as_ref().map(|live| live.server.protocol.clone()),
             tools: offer.tools.len(),
@@ -256,6 +259,10 @@ impl Upstream {
             prompts: offer.prompts.len(),
             in_flight: live.as_ref().map_or(0, |live| live.connection.in_flight()),
             restarts: self.restarts.load(Ordering::Relaxed),
+            cpu_microseconds: usage.cpu.and_then(|time| u64::try_from(time.as_micros()).ok()),
+            memory_bytes: usage.memory,
+            processes: usage.processes,
+            unenforced_limits: [&self.spec.unenforced, unenforced].concat(),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::http::{Endpoint, Http};
 use super::stdio::Pipe;
 use super::{Builtin, Connection, Link};
 use crate::config;
+use crate::host::cgroup::{Groups, Limits, Memory};
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub(crate) struct Spec {
     pub(crate) attempts: u32,
     /// The pause after the first failure.
     pub(crate) retry: Duration,
+    /// Limits that cannot be kept here, a sentence each.
+    pub(crate) unenforced: Vec<String>,
 }
 
 /// How to reach an upstream.
@@ -54,9 +57,10 @@ impl Spec {
         upstream: &config::Upstream,
         base: Option<&Path>,
         builtin: &Builtin,
+        groups: &Arc<Groups>,
     ) -> Self {
         let target = match upstream.transport {
-            config::Transport::Stdio => program(name, upstream, base),
+            config::Transport::Stdio => program(name, upstream, base, groups),
             config::Transport::Http => endpoint(upstream).unwrap_or_else(|reason| Target::Hopeless(upstream.transport, reason)),
             config::Transport::Builtin => Target::Builtin(builtin.clone()),
             config::Transport::Sse => Target::Hopeless(
@@ -74,9 +78,14 @@ impl Spec {
             (_, _, Some(url)) => without_secrets(url.shown()),
             _ => String::new(),
         };
+        let unenforced = match &target {
+            Target::Program(program) => groups.unenforced(&program.limits),
+            _ => Vec::new(),
+        };
         Self {
             name: name.to_owned(),
             target,
+            unenforced,
             shown,
             timeout: upstream.timeout,
             call_timeout: upstream.call_timeout,
@@ -132,7 +141,7 @@ pub(super) struct OpenError {
     pub(super) reason: String,
 }
 
-fn program(name: &str, upstream: &config::Upstream, base: Option<&Path>) -> Target {
+fn program(name: &str, upstream: &config::Upstream, base: Option<&Path>, groups: &Arc<Groups>) -> Target {
     let cwd = match (&upstream.cwd, base) {
         (Some(cwd), base) => Some(base.unwrap_or(Path::new("/")).join(home_expanded(cwd.as_str()))),
         (None, base) => base.map(Path::to_owned),
@@ -143,7 +152,21 @@ fn program(name: &str, upstream: &config::Upstream, base: Option<&Path>) -> Targ
         args: upstream.args.iter().map(|arg| arg.as_str().to_owned()).collect(),
         env: upstream.env.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect(),
         cwd,
+        limits: limits(&upstream.limits),
+        groups: Arc::clone(groups),
     })
+}
+
+fn limits(limits: &config::UpstreamLimits) -> Limits {
+    Limits {
+        memory_max: limits.memory_max.and_then(|memory| match memory {
+            config::MemoryLimit::Size(size) => Some(Memory::Bytes(size.0)),
+            config::MemoryLimit::Share(share) => Some(Memory::Share(share.0)),
+            config::MemoryLimit::Infinity => None,
+        }),
+        cpu_quota: limits.cpu_quota.map(config::CpuQuota::micros_per_second),
+        tasks_max: limits.tasks_max,
+    }
 }
 
 fn home_expanded(path: &str) -> PathBuf {

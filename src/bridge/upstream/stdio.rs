@@ -1,6 +1,7 @@
 //! An upstream that is a child process: one message a line on its standard input and output.
 
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,8 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{Notify, watch};
 
-use super::child::{Program, SpawnError, describe, exited, signal_group, spawn};
+use super::child::{Program, SpawnError, Started, describe, exited, signal_group, spawn};
 use super::connection::{CallError, Connection};
+use crate::host::cgroup::{Group, Usage, why_not_entered};
 
 /// What may wait to be written to a child that does not read; more is refused.
 const MAX_UNWRITTEN: usize = 64 << 20;
@@ -27,8 +29,21 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Pipe {
     outbox: Arc<Outbox>,
-    gone: watch::Receiver<bool>,
+    life: watch::Receiver<Life>,
     pid: u32,
+    group: Option<Arc<Group>>,
+    unenforced: Vec<String>,
+}
+
+/// How far a child has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// It runs, or has not been reaped yet: its id is its own.
+    Runs,
+    /// Its id may be another's; what it has started may still run.
+    Reaped,
+    /// Nothing of it is left.
+    Gone,
 }
 
 /// What is to be written, in one buffer: whatever gathers while a write is under way goes out with the next.
@@ -62,9 +77,10 @@ impl Outbox {
 }
 
 impl Pipe {
-    /// Starts the program in a process group of its own; from then on its messages reach `connection`.
+    /// Starts the program in a process group and a control group of its own; from then on its messages reach
+    /// `connection`.
     pub(crate) fn open(program: &Program, connection: &Arc<Connection>) -> Result<Self, SpawnError> {
-        let mut child = spawn(program)?;
+        let Started { mut child, group, unenforced } = spawn(program)?;
         let (Some(stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -72,20 +88,37 @@ impl Pipe {
         };
         let pid = child.id().unwrap_or_default();
         let outbox = Arc::new(Outbox { unwritten: Mutex::new(Some(Vec::new())), ready: Notify::new() });
-        let (tell_gone, gone) = watch::channel(false);
+        let (tell, life) = watch::channel(Life::Runs);
         let last_words = Arc::new(Mutex::new(String::new()));
         tokio::spawn(write(stdin, Arc::clone(&outbox)));
         let reading = tokio::spawn(read(program.name.clone(), stdout, Arc::clone(connection)));
         let logging = tokio::spawn(log(program.name.clone(), stderr, Arc::clone(&last_words)));
-        let end =
-            End { connection: Arc::clone(connection), outbox: Arc::clone(&outbox), tell_gone, last_words };
+        let end = End {
+            name: program.name.clone(),
+            command: program.command.clone(),
+            connection: Arc::clone(connection),
+            outbox: Arc::clone(&outbox),
+            group: group.clone(),
+            tell,
+            last_words,
+        };
         tokio::spawn(end.watch(child, reading, logging));
-        Ok(Self { outbox, gone, pid })
+        Ok(Self { outbox, life, pid, group, unenforced })
     }
 
     /// The child's process id.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// What the child and all that it has started use; nothing is known without a control group.
+    pub(crate) fn usage(&self) -> Usage {
+        self.group.as_ref().map(|group| group.usage()).unwrap_or_default()
+    }
+
+    /// Limits that are not in force for this child, though they could be, a sentence each.
+    pub(crate) fn unenforced(&self) -> &[String] {
+        &self.unenforced
     }
 
     /// Queues one message, which has no line break in it.
@@ -105,18 +138,29 @@ impl Pipe {
         Ok(())
     }
 
-    /// Closes the child's standard input and waits until its whole process group is gone: first asked, then told.
+    /// Closes the child's standard input and waits until all that it has started is gone: first asked, then told.
     pub(crate) async fn close(&self) {
         self.outbox.with(Option::take);
         self.outbox.ready.notify_one();
-        let mut gone = self.gone.clone();
+        let mut life = self.life.clone();
         for signal in [Signal::TERM, Signal::KILL] {
-            if tokio::time::timeout(GRACE, gone.wait_for(|gone| *gone)).await.is_ok() {
+            if tokio::time::timeout(GRACE, life.wait_for(|life| *life == Life::Gone)).await.is_ok() {
                 return;
             }
-            signal_group(self.pid, signal);
+            // Once it is reaped, whoever waits for the rest has killed that.
+            if *self.life.borrow() == Life::Runs {
+                send(signal, self.pid, self.group.as_deref());
+            }
         }
-        let _ = tokio::time::timeout(GRACE, gone.wait_for(|gone| *gone)).await;
+        let _ = tokio::time::timeout(GRACE, life.wait_for(|life| *life == Life::Gone)).await;
+    }
+}
+
+/// Signals a child that has not been reaped yet. A kill is for all that it has ever started, the rest for its group.
+fn send(signal: Signal, pid: u32, group: Option<&Group>) {
+    signal_group(pid, signal);
+    if let (Signal::KILL, Some(group)) = (signal, group) {
+        group.kill();
     }
 }
 
@@ -209,9 +253,12 @@ async fn each_line(
 
 /// What is done once when a child ends, however it ends.
 struct End {
+    name: String,
+    command: String,
     connection: Arc<Connection>,
     outbox: Arc<Outbox>,
-    tell_gone: watch::Sender<bool>,
+    group: Option<Arc<Group>>,
+    tell: watch::Sender<Life>,
     last_words: Arc<Mutex<String>>,
 }
 
@@ -228,6 +275,7 @@ impl End {
         let why = tokio::select! {
             exit = exited(&mut child, pid) => {
                 status = Some(exit);
+                let _ = self.tell.send(Life::Reaped);
                 // What it wrote before it ended still counts; a grandchild may hold the pipe open.
                 match tokio::time::timeout(Duration::from_millis(200), &mut reading).await {
                     Ok(Ok(why)) => why,
@@ -245,18 +293,34 @@ impl End {
             None => {
                 self.outbox.with(Option::take);
                 self.outbox.ready.notify_one();
-                self.end_group(&mut child, pid).await
+                let status = self.end_group(&mut child, pid).await;
+                let _ = self.tell.send(Life::Reaped);
+                status
             }
         };
-        let _ = tokio::time::timeout(Duration::from_millis(200), logging).await;
-        let mut reason = why.unwrap_or_else(|| describe(status));
-        let last_words = std::mem::take(&mut *self.last_words.lock().unwrap_or_else(PoisonError::into_inner));
-        if !last_words.is_empty() {
-            reason = format!("{reason}; it last said: {last_words}");
+        let mut starved = None;
+        if let Some(group) = &self.group {
+            // What has left the process group may hold the pipes open.
+            group.kill();
+            if status.and_then(|status| status.signal()) == Some(Signal::KILL.as_raw()) {
+                starved = group.out_of_memory();
+            }
         }
+        let _ = tokio::time::timeout(Duration::from_millis(200), logging).await;
+        let last_words = std::mem::take(&mut *self.last_words.lock().unwrap_or_else(PoisonError::into_inner));
+        let code = status.and_then(|status| status.code());
+        let reason = match why_not_entered(code, &last_words).filter(|_| self.group.is_some()) {
+            Some(source) => format!("`{}` did not start: {source}", self.command),
+            None => {
+                let reason = starved.or(why).unwrap_or_else(|| describe(status));
+                let said = if last_words.is_empty() { "" } else { "; it last said: " };
+                format!("{reason}{said}{last_words}")
+            }
+        };
         self.outbox.with(Option::take);
         self.connection.close(&reason);
-        let _ = self.tell_gone.send(true);
+        self.remove_group().await;
+        let _ = self.tell.send(Life::Gone);
     }
 
     /// Ends a child that has closed its output: asked by the end of its input, then by SIGTERM, then killed.
@@ -264,9 +328,17 @@ impl End {
         for signal in [Signal::TERM, Signal::KILL] {
             match tokio::time::timeout(GRACE, exited(child, pid)).await {
                 Ok(status) => return status,
-                Err(_) => signal_group(pid, signal),
+                Err(_) => send(signal, pid, self.group.as_deref()),
             }
         }
         exited(child, pid).await
+    }
+
+    /// Waits for the end of what was killed, and removes the control group.
+    async fn remove_group(&self) {
+        let Some(group) = &self.group else { return };
+        if let Err(error) = group.end().await {
+            tracing::warn!(upstream = self.name, "its control group cannot be removed: {error}");
+        }
     }
 }

@@ -23,6 +23,9 @@ const STABLE: Duration = Duration::from_secs(60);
 impl Upstream {
     /// Connects and keeps connected, until `stop`.
     pub(crate) async fn run(self: Arc<Self>) {
+        for limit in &self.spec.unenforced {
+            tracing::warn!(upstream = self.spec.name, "{limit}");
+        }
         // A fault of ours in one upstream must not leave it dead for ever, and least of all unnoticed.
         while let Err(fault) = tokio::spawn(Arc::clone(&self).keep_connected()).await {
             tracing::error!(upstream = self.spec.name, "a fault of the bridge's own: {fault}");

@@ -11,7 +11,7 @@ use crate::cli::error::{Error, Exit};
 use crate::cli::output::{self, BAD, DOUBTFUL, FAINT, GOOD, STRONG};
 use crate::cli::table;
 use crate::control::client;
-use crate::control::{Status, UpstreamState};
+use crate::control::{Status, UpstreamState, UpstreamStatus};
 use crate::instance::{Name, Paths};
 
 /// Between two looks with `--watch`.
@@ -135,22 +135,80 @@ fn render(status: &Status, known: &Known, answers: &Result<(), String>) -> Strin
     line("Sessions", status.sessions.to_string());
     line("Version", status.version.clone());
     if !status.upstreams.is_empty() {
-        let header = ["Server", "State", "Tools", "Resources", "Prompts", "Restarts", "Transport", "Runs"];
-        let rows = status.upstreams.iter().map(|upstream| {
-            let counts = [upstream.tools, upstream.resources, upstream.prompts];
-            let mut row = vec![upstream.name.clone(), upstream.state.as_str().to_owned()];
-            row.extend(counts.map(|count| count.to_string()));
-            row.extend([upstream.restarts.to_string(), upstream.transport.clone(), upstream.target.clone()]);
-            row
-        });
         lines.push(String::new());
-        let spare = ["Runs", "Transport", "Restarts", "Prompts", "Resources"];
-        lines.push(table::render(&header, rows.collect(), &spare));
+        lines.push(servers(&status.upstreams));
     }
     for upstream in &status.upstreams {
         if let (Some(error), false) = (&upstream.error, upstream.state == UpstreamState::Connected) {
             lines.push(format!("{BAD}{}:{BAD:#} {}", upstream.name, output::tame(error)));
         }
+        for limit in &upstream.unenforced_limits {
+            lines.push(format!("{DOUBTFUL}{}:{DOUBTFUL:#} {}", upstream.name, output::tame(limit)));
+        }
     }
     lines.join("\n")
+}
+
+fn servers(upstreams: &[UpstreamStatus]) -> String {
+    let mut header = vec!["Server", "State", "Tools", "Resources", "Prompts", "Restarts", "Transport"];
+    let mut rows: Vec<Vec<String>> = upstreams
+        .iter()
+        .map(|upstream| {
+            let counts = [upstream.tools, upstream.resources, upstream.prompts];
+            let mut row = vec![upstream.name.clone(), upstream.state.as_str().to_owned()];
+            row.extend(counts.map(|count| count.to_string()));
+            row.extend([upstream.restarts.to_string(), upstream.transport.clone()]);
+            row
+        })
+        .collect();
+    let mut add = |name, cell: &dyn Fn(&UpstreamStatus) -> Option<String>| {
+        let cells: Vec<_> = upstreams.iter().map(cell).collect();
+        // What is known of nobody here is no column.
+        if cells.iter().any(Option::is_some) {
+            header.push(name);
+            for (row, cell) in rows.iter_mut().zip(cells) {
+                row.push(cell.unwrap_or_else(|| "-".to_owned()));
+            }
+        }
+    };
+    add("CPU", &|upstream| upstream.cpu_microseconds.map(output::short_span));
+    add("Memory", &|upstream| upstream.memory_bytes.map(output::bytes));
+    add("Processes", &|upstream| upstream.processes.map(|count| count.to_string()));
+    add("Runs", &|upstream| Some(upstream.target.clone()));
+    let spare = ["Processes", "Memory", "CPU", "Runs", "Transport", "Restarts", "Prompts", "Resources"];
+    table::render(&header, rows, &spare)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(name: &str, usage: &serde_json::Value) -> UpstreamStatus {
+        let mut all = json!({
+            "name": name, "transport": "stdio", "target": "npx", "state": "connected", "tools": 9, "resources": 1,
+            "prompts": 0, "in_flight": 0, "restarts": 0,
+        });
+        let (Some(all_keys), Some(usage)) = (all.as_object_mut(), usage.as_object()) else { unreachable!() };
+        all_keys.extend(usage.clone());
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn what_servers_use_is_shown_where_it_is_known() {
+        let counted = json!({ "cpu_microseconds": 1_234_567, "memory_bytes": 60 << 20, "processes": 3 });
+        insta::assert_snapshot!(servers(&[server("memory", &counted), server("docs", &json!({}))]), @r"
+        Server  State      Tools  Resources  Prompts  Restarts  Transport  CPU    Memory  Processes  Runs
+        memory  connected  9      1          0        0         stdio      1.23s  60.0M   3          npx
+        docs    connected  9      1          0        0         stdio      -      -       -          npx
+        ");
+        let counted = json!({ "cpu_microseconds": 90_000_000, "processes": 1 });
+        insta::assert_snapshot!(servers(&[server("memory", &counted)]), @r"
+        Server  State      Tools  Resources  Prompts  Restarts  Transport  CPU     Processes  Runs
+        memory  connected  9      1          0        0         stdio      1m 30s  1          npx
+        ");
+        insta::assert_snapshot!(servers(&[server("memory", &json!({}))]), @r"
+        Server  State      Tools  Resources  Prompts  Restarts  Transport  Runs
+        memory  connected  9      1          0        0         stdio      npx
+        ");
+    }
 }

@@ -145,7 +145,8 @@ fn keys_of_another_transport_warn() {
         r#"{"mcpServers": {
   "a": {"command": "x", "transport": "stdio", "url": "http://h/"},
   "b": {"transport": "http", "command": "x", "url": "http://h/"},
-  "c": {"transport": "builtin", "args": [], "headers": {}}
+  "c": {"transport": "builtin", "args": [], "headers": {}},
+  "d": {"transport": "http", "url": "http://h/", "limits": {"tasks_max": 9}}
 }}"#,
         Json
     ));

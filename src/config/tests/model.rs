@@ -83,6 +83,21 @@ fn values_arrive_typed() {
 }
 
 #[test]
+fn a_server_has_limits_of_its_own() {
+    let limits = |text: &str| {
+        let (config, warnings) = json(&server(&format!(r#""command": "x", "limits": {text}"#)))?;
+        assert_eq!(warnings, []);
+        Ok::<_, crate::config::Invalid>(config.upstreams.into_values().next().unwrap().limits)
+    };
+    let read = limits(r#"{"memoryMax": "256M", "cpu_quota": "50%", "tasks_max": 64}"#).unwrap();
+    assert_eq!(read.memory_max, Some(MemoryLimit::Size(Size(256 << 20))));
+    assert_eq!((read.cpu_quota, read.tasks_max), (Some(CpuQuota(Share(5000))), Some(64)));
+    for wrong in [r#"{"memory_max": "lots"}"#, r#"{"cpu_quota": 2}"#, r#"{"tasks_max": 0}"#, "5"] {
+        assert!(limits(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn defaults_are_filled_in() {
     let (config, warnings) = json(&server(r#""command": "x""#)).unwrap();
     assert_eq!(warnings, []);
