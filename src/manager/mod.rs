@@ -45,7 +45,8 @@ pub trait ServiceManager: Send + Sync {
         signal: rustix::process::Signal,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Every instance that is not simply stopped, by name.
+    /// Every instance that is not simply stopped, by name. Of one that serves no more than its unit: the rest it tells
+    /// itself, or [`ServiceManager::find`] does.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Managed>, Error>>;
 
     /// The instance of this name, `None` when nothing of it is running, starting or failed.

@@ -61,8 +61,8 @@ pub struct Managed {
     pub config: Option<PathBuf>,
     /// Its command line.
     pub argv: Vec<String>,
-    /// How often it was restarted after a failure.
-    pub restarts: u32,
+    /// How often it was restarted after a failure, if the manager was asked.
+    pub restarts: Option<u32>,
     /// The bridge's own last word on itself.
     pub status_text: Option<String>,
     /// Why its last run failed, in words.

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 
 crate::tests![a_thousand_starts_and_stops_leave_nothing];
 
-const BATCHES: u32 = 2;
+const BATCHES: u32 = 40;
 const ROUNDS_IN_A_BATCH: u32 = 25;
 
 fn a_thousand_starts_and_stops_leave_nothing(machine: &Machine) {

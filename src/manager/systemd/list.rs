@@ -1,14 +1,15 @@
 //! Which instances systemd has.
 
+use futures_util::future::try_join_all;
 use zbus::OwnedObjectPath;
 
-use super::state::{LoadState, UnitState};
+use super::state::{ActiveState, LoadState, UnitState};
 use super::{Systemd, is_systemd_error};
 use crate::instance::Name;
 use crate::manager::{Error, Managed, State};
 
 impl Systemd {
-    /// Every instance that is not simply stopped, by name.
+    /// Every instance that is not simply stopped, by name; of those that serve no more than that.
     pub(super) async fn list_instances(&self) -> Result<Vec<Managed>, Error> {
         let patterns = Name::unit_patterns().map(str::to_owned).to_vec();
         let units = self
@@ -16,15 +17,15 @@ impl Systemd {
             .list_units_by_patterns(Vec::new(), patterns)
             .await
             .map_err(|error| self.error("list its units", error))?;
-        let mut found = Vec::new();
-        for unit in units {
-            let (unit, path) = (unit.0, unit.6);
-            let Some(name) = Name::from_unit(&unit) else { continue };
-            let state = self.state_at(&unit, &path).await?;
-            if let Some(managed) = state.and_then(|state| present(state, name, unit)) {
-                found.push(managed);
+        let units = units.into_iter().filter_map(|unit| Some((Name::from_unit(&unit.0)?, unit)));
+        let looked_at = units.map(async |(name, (unit, _, _, active, _, _, path, ..))| {
+            if ActiveState::from(active).is_up() {
+                return Ok(Some(serving(name, unit)));
             }
-        }
+            let state = self.state_at(&unit, &path).await?;
+            Ok(state.and_then(|state| present(state, name, unit)))
+        });
+        let mut found: Vec<Managed> = try_join_all(looked_at).await?.into_iter().flatten().collect();
         found.sort_by(|a, b| (&a.name, &a.unit).cmp(&(&b.name, &b.unit)));
         Ok(found)
     }
@@ -61,6 +62,25 @@ impl Systemd {
             Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::UnknownObject(_)) => Ok(None),
             Err(error) => Err(self.error(format!("read the state of {unit}"), error)),
         }
+    }
+}
+
+/// An instance that serves, by the name of its unit alone.
+fn serving(name: Name, unit: String) -> Managed {
+    Managed {
+        transient: unit == name.unit(),
+        name,
+        manager: "systemd",
+        unit,
+        pid: None,
+        state: State::Running,
+        since: None,
+        config: None,
+        argv: Vec::new(),
+        restarts: None,
+        status_text: None,
+        failure: None,
+        fragment: None,
     }
 }
 

@@ -15,11 +15,13 @@ mod stop;
 mod tests;
 mod unit;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rustix::process::Signal;
+use tokio::sync::OnceCell;
 use zbus::DBusError;
 use zbus::proxy::CacheProperties;
 use zbus_systemd::systemd1::ManagerProxy;
@@ -37,6 +39,8 @@ pub struct Systemd {
     version: Version,
     connection: zbus::Connection,
     manager: ManagerProxy<'static>,
+    /// Whether systemd was asked for its signals.
+    listening: Arc<OnceCell<()>>,
 }
 
 impl Systemd {
@@ -62,9 +66,13 @@ impl Systemd {
             .build()
             .await
             .map_err(failed)?;
-        // Without this systemd sends no signals. It ends with the connection.
-        manager.subscribe().await.map_err(failed)?;
-        Ok(Self { scope, version, connection, manager })
+        Ok(Self { scope, version, connection, manager, listening: Arc::default() })
+    }
+
+    /// Has systemd send its signals, which it does not do unasked. It ends with the connection.
+    async fn listen(&self) -> Result<(), Error> {
+        let subscribed = self.listening.get_or_try_init(|| self.manager.subscribe()).await;
+        subscribed.map(drop).map_err(|error| self.error("listen to systemd", error))
     }
 
     /// Which manager it is.
