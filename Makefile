@@ -33,7 +33,7 @@ ARCHIVE = apt-get indextargets --format '$$(REPO_URI)' 'Created-By: Packages' 'O
 	'Component: main' | sort --unique | head --lines=1
 
 .NOTPARALLEL:
-.PHONY: all check test test-systemd servers trees deps lint deny install clean
+.PHONY: all check test test-systemd bench soak servers trees deps lint deny install clean
 
 all:
 	$(CARGO) build --release --locked
@@ -53,6 +53,14 @@ test: servers trees
 
 test-systemd: servers trees
 	$(CARGO) test --locked --test systemd
+
+# What it costs against what systemd's own commands cost; needs root.
+bench: servers trees
+	$(CARGO) bench --locked --bench systemd
+
+# A thousand starts and stops, and what they leave; needs root.
+soak: servers trees
+	$(CARGO) test --locked --test systemd -- --ignored
 
 lint:
 	$(CARGO) fmt --check

@@ -93,6 +93,12 @@ pub fn holder(paths: &Paths, name: &Name) -> Option<Holder> {
     // A connection is made by the kernel, without the bridge; the lock itself must not be touched, since a bridge that
     // starts at this moment would find it taken.
     UnixStream::connect(paths.control_socket(name)).ok()?;
+    told(paths, name)
+}
+
+/// What the last holder of that lock has said of itself, for one who knows that it runs.
+#[must_use]
+pub fn told(paths: &Paths, name: &Name) -> Option<Holder> {
     read(&paths.lock_file(name))
 }
 

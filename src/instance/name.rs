@@ -95,9 +95,14 @@ impl Name {
         name.parse().ok()
     }
 
+    /// The name in that of a socket of ours; `None` for any other unit.
+    pub fn from_socket(unit: &str) -> Option<Self> {
+        unit.strip_prefix("foxxy-bridge@")?.strip_suffix(".socket")?.parse().ok()
+    }
+
     /// The patterns that match the units of every instance.
-    pub fn unit_patterns() -> [&'static str; 2] {
-        ["foxxy-bridge-*.service", "foxxy-bridge@*.service"]
+    pub fn unit_patterns() -> [&'static str; 3] {
+        ["foxxy-bridge-*.service", "foxxy-bridge@*.service", "foxxy-bridge@*.socket"]
     }
 }
 

@@ -14,8 +14,8 @@ use futures_util::future::BoxFuture;
 
 pub use error::{Error, ErrorKind, StartFailure};
 pub use model::{
-    EnableRequest, Enablement, Entry, LogQuery, LogStream, Managed, Plan, Run, StartRequest, Started, State,
-    Step, Stopped,
+    Drift, EnableRequest, Enablement, Entry, LogQuery, LogStream, Managed, Plan, Run, StartRequest, Started,
+    State, Step, Stopped,
 };
 pub use spec::{ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, SocketSpec, UnitSpec};
 
@@ -52,7 +52,8 @@ pub trait ServiceManager: Send + Sync {
         signal: rustix::process::Signal,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Every instance that is not simply stopped, by name.
+    /// Every instance that is not simply stopped, by name. Of one that serves no more than its unit: the rest it tells
+    /// itself, or [`ServiceManager::find`] does.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Managed>, Error>>;
 
     /// The instance of this name, `None` when nothing of it is running, starting or failed.
@@ -66,6 +67,9 @@ pub trait ServiceManager: Send + Sync {
 
     /// Does what a plan says, all of it or nothing.
     fn carry_out<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// What differs between a running instance's unit and the files that it comes from; `None` when nothing does.
+    fn drift<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Drift>, Error>>;
 
     /// Whether an instance is enabled.
     fn enablement<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Enablement, Error>>;

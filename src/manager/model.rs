@@ -22,6 +22,8 @@ pub enum State {
     Stopping,
     /// It failed and stays down.
     Failed,
+    /// It does not run before its first client connects, for whom its manager listens.
+    Listening,
     /// It is not running.
     Stopped,
     /// A state that this version does not know.
@@ -36,6 +38,7 @@ impl fmt::Display for State {
             Self::Restarting => "restarting",
             Self::Stopping => "stopping",
             Self::Failed => "failed",
+            Self::Listening => "listening",
             Self::Stopped => "stopped",
             Self::Other(state) => state,
         })
@@ -61,8 +64,8 @@ pub struct Managed {
     pub config: Option<PathBuf>,
     /// Its command line.
     pub argv: Vec<String>,
-    /// How often it was restarted after a failure.
-    pub restarts: u32,
+    /// How often it was restarted after a failure, if the manager was asked.
+    pub restarts: Option<u32>,
     /// The bridge's own last word on itself.
     pub status_text: Option<String>,
     /// Why its last run failed, in words.
@@ -82,6 +85,15 @@ pub enum Enablement {
     Boot,
     /// When its first client connects.
     FirstClient,
+}
+
+/// How a running unit differs from its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drift {
+    /// They were changed after the bridge was started.
+    Newer,
+    /// They were changed, and the manager has not read them yet.
+    Unread,
 }
 
 /// An instance to be enabled.

@@ -237,7 +237,12 @@ fn enabling_again_brings_the_unit_up_to_date(machine: &Machine) {
     let said = foxxy(machine, &["server", "enable", "--config", &path, "--port", "8635"]);
     assert!(said.stderr.contains("put the unit in force with `foxxy-bridge server restart again`"), "{said}");
     said.success();
+    let told = foxxy(machine, &["server", "server-status", "again"]).success();
+    assert!(told.contains("Its unit files are newer than the bridge"), "{told}");
+    assert_eq!(status(machine, "again")["unit_changed"], true);
     foxxy(machine, &["server", "restart", "again"]).success();
+    assert_eq!(status(machine, "again")["unit_changed"], false);
+    assert_eq!(status(machine, "again")["starts"], "with_its_manager");
     assert_eq!(get(machine, "http://127.0.0.1:8635/readyz"), "200");
     assert!(property(machine, "foxxy-bridge@again", "Environment").contains("MINE=1"));
     foxxy(machine, &["server", "disable", "again", "--now"]).success();
@@ -301,7 +306,10 @@ fn a_socket_starts_the_bridge_at_its_first_client(machine: &Machine) {
     assert_eq!(get(machine, "http://127.0.0.1:8640/readyz"), "000", "nobody listens after a stop");
     machine.user(&["systemctl", "--user", "start", "foxxy-bridge@lazy.socket"]).success();
     assert_eq!(property(machine, "foxxy-bridge@lazy.service", "ActiveState"), "inactive");
-    assert_eq!(list(machine)[0]["status"], "listening");
+    let listed = list(machine);
+    let told = ["name", "status", "unit", "config"].map(|key| listed[0][key].clone());
+    assert_eq!(told, ["lazy", "listening", "foxxy-bridge@lazy.socket", &path]);
+    assert_eq!(foxxy(machine, &["server", "status", "lazy"]).code, Some(3));
     assert_eq!(get(machine, "http://127.0.0.1:8640/readyz"), "200");
     assert_eq!(property(machine, "foxxy-bridge@lazy.service", "ActiveState"), "active");
     // From boot on systemd listens, and the first client is served.

@@ -16,6 +16,7 @@ mod output;
 mod packaged;
 mod races;
 mod reload;
+mod soak;
 mod sockets;
 mod start;
 mod stop;
@@ -72,15 +73,17 @@ fn main() -> ExitCode {
         enable::TESTS,
         packaged::TESTS,
     ];
-    let tests = tests.concat();
+    let tests = tests.concat().into_iter().map(|test| (test, false));
+    let tests: Vec<_> = tests.chain(soak::TESTS.iter().map(|test| (*test, true))).collect();
     let trials = Tree::all().into_iter().flat_map(|tree| tests.iter().map(move |test| (tree, *test)));
-    let trials = trials.map(|(tree, (path, test))| {
+    let trials = trials.map(|(tree, ((path, test), long))| {
         let booted = Arc::clone(&booted);
         let name = path.strip_prefix("systemd::").unwrap_or(path);
         Trial::ignorable_test(format!("{}::{name}", tree.version()), move || match tree.unavailable() {
             Some(why) => Ok(Completion::ignored_with(why)),
             None => run(&booted, tree, test).map(|()| Completion::Completed),
         })
+        .with_ignored_flag(long)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

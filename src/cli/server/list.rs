@@ -1,5 +1,7 @@
 //! `server list`.
 
+use std::path::Path;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -7,7 +9,6 @@ use super::survey::{Known, Survey};
 use super::{Context, Format, Whose};
 use crate::cli::error::{Error, Exit};
 use crate::cli::{output, table};
-use crate::instance::Paths;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -33,9 +34,9 @@ struct Row {
 }
 
 impl Row {
-    fn new(known: &Known, paths: &Paths) -> Self {
+    /// `default` is where the default config is, or would be.
+    fn new(known: &Known, default: &Path) -> Self {
         let status = known.status.as_ref().ok();
-        let default = paths.default_config();
         Self {
             name: known.name.to_string(),
             pid: known.pid(),
@@ -43,13 +44,13 @@ impl Row {
             // Where the default config would be is no file yet.
             config: known
                 .config()
-                .filter(|path| *path != default || path.exists())
+                .filter(|path| path != default || path.exists())
                 .map(|path| path.display().to_string()),
             manager: known.manager(),
             unit: known.unit().map(str::to_owned),
             address: status.map(|status| status.address.clone()),
             uptime_seconds: known.uptime(),
-            restarts: known.managed.as_ref().map_or(0, |managed| managed.restarts),
+            restarts: known.managed.as_ref().and_then(|managed| managed.restarts).unwrap_or_default(),
         }
     }
 
@@ -69,8 +70,12 @@ impl Row {
 
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
     let paths = context.paths(options.whose.scope())?;
-    let survey = Survey::take(&paths).await?;
-    let rows: Vec<Row> = survey.known.iter().map(|known| Row::new(known, &paths)).collect();
+    let mut survey = Survey::take(&paths).await?;
+    if options.format == Format::Json {
+        survey.complete().await?;
+    }
+    let default = paths.default_config();
+    let rows: Vec<Row> = survey.known.iter().map(|known| Row::new(known, &default)).collect();
     if let Some(error) = survey.blind() {
         output::warn(format!("{error}: only bridges in the foreground are listed"));
     }

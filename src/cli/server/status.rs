@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 
 use super::survey::{Known, Survey};
@@ -12,7 +13,8 @@ use crate::cli::output::{self, BAD, DOUBTFUL, FAINT, GOOD, STRONG};
 use crate::cli::table;
 use crate::control::client;
 use crate::control::{Status, UpstreamState, UpstreamStatus};
-use crate::instance::{Name, Paths};
+use crate::instance::{Name, Paths, Scope};
+use crate::manager::{Drift, Enablement};
 
 /// Between two looks with `--watch`.
 const WATCH: Duration = Duration::from_secs(2);
@@ -82,11 +84,20 @@ async fn tell(
     match &known.status {
         Ok(status) => {
             let answers = client::answers(&status.address, "/readyz").await;
+            let unit = UnitFiles::look_up(survey, known).await?;
             match format {
-                Format::Json => output::say_json(status),
-                Format::Table => output::say(render(status, known, &answers)),
+                Format::Json => output::say_json(&Told { status, unit }),
+                Format::Table => output::say(render(status, known, unit, paths.scope(), &answers)),
             }
             Ok(if status.healthy && answers.is_ok() { Exit::Ok } else { Exit::Failed })
+        }
+        Err(_) if known.is_listening() => {
+            if format == Format::Json {
+                output::say_json(&json!({ "name": name.as_str(), "state": known.state() }));
+            } else {
+                output::say(format!("{STRONG}{name}{STRONG:#} is listening: its first client starts it"));
+            }
+            Ok(Exit::NotRunning)
         }
         Err(error) => {
             let reason = known
@@ -109,12 +120,70 @@ async fn tell(
     }
 }
 
+/// How a bridge is, for programs.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    #[serde(flatten)]
+    unit: UnitFiles,
+}
+
+/// What the files of a bridge's unit say.
+#[derive(Clone, Copy, Default, Serialize)]
+struct UnitFiles {
+    /// Whether, and when, it is started by itself.
+    starts: Option<Starts>,
+    /// Whether they have changed since it was started.
+    unit_changed: bool,
+    #[serde(skip)]
+    drift: Option<Drift>,
+}
+
+/// When a bridge is started.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Starts {
+    ByHand,
+    WithItsManager,
+    AtFirstClient,
+}
+
+impl Starts {
+    fn words(self, name: &str) -> String {
+        match self {
+            Self::ByHand => format!("by hand (by itself: foxxy-bridge server enable {name})"),
+            Self::WithItsManager => "by itself, with systemd".to_owned(),
+            Self::AtFirstClient => "by itself, when its first client connects".to_owned(),
+        }
+    }
+}
+
+impl UnitFiles {
+    async fn look_up(survey: &Survey, known: &Known) -> Result<Self, Error> {
+        let (Ok(manager), Some(_)) = (&survey.manager, &known.managed) else { return Ok(Self::default()) };
+        let starts = match manager.enablement(&known.name).await? {
+            Enablement::No => Starts::ByHand,
+            Enablement::Boot => Starts::WithItsManager,
+            Enablement::FirstClient => Starts::AtFirstClient,
+        };
+        let drift = manager.drift(&known.name).await?;
+        Ok(Self { starts: Some(starts), unit_changed: drift.is_some(), drift })
+    }
+}
+
 /// Whether a config of that name is in the folder: then the name is known, running or not.
 fn has_config(paths: &Paths, name: &Name) -> bool {
     ["json", "toml"].iter().any(|kind| paths.config_dir().join(format!("{name}.{kind}")).exists())
 }
 
-fn render(status: &Status, known: &Known, answers: &Result<(), String>) -> String {
+fn render(
+    status: &Status,
+    known: &Known,
+    files: UnitFiles,
+    scope: Scope,
+    answers: &Result<(), String>,
+) -> String {
     let mut lines = vec![format!("{STRONG}{}{STRONG:#}", status.name)];
     let mut line = |label: &str, text: String| lines.push(format!("  {FAINT}{label:<9}{FAINT:#} {text}"));
     let health = match status.healthy && answers.is_ok() {
@@ -125,6 +194,9 @@ fn render(status: &Status, known: &Known, answers: &Result<(), String>) -> Strin
     line("PID", status.pid.to_string());
     let unit = status.unit.as_ref().map(|unit| format!(" ({unit})")).unwrap_or_default();
     line("Manager", format!("{}{unit}", status.manager.as_str()));
+    if let Some(starts) = files.starts {
+        line("Starts", starts.words(&status.name));
+    }
     match answers {
         Ok(()) => line("Address", status.address.clone()),
         Err(reason) => line("Address", format!("{} {BAD}does not answer: {reason}{BAD:#}", status.address)),
@@ -134,6 +206,18 @@ fn render(status: &Status, known: &Known, answers: &Result<(), String>) -> Strin
     line("Uptime", output::span(status.uptime_seconds));
     line("Sessions", status.sessions.to_string());
     line("Version", status.version.clone());
+    let restart = format!("foxxy-bridge server restart {}", status.name);
+    match files.drift {
+        Some(Drift::Newer) => lines.push(format!(
+            "{DOUBTFUL}Its unit files are newer than the bridge:{DOUBTFUL:#} put them in force with `{restart}`"
+        )),
+        Some(Drift::Unread) => lines.push(format!(
+            "{DOUBTFUL}systemd has not read its changed unit files:{DOUBTFUL:#} \
+             `systemctl {} daemon-reload`, then `{restart}`",
+            scope.flag()
+        )),
+        None => {}
+    }
     if !status.upstreams.is_empty() {
         lines.push(String::new());
         lines.push(servers(&status.upstreams));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 
 use super::REACH;
 use crate::cli::context::Context;
@@ -12,7 +12,7 @@ use crate::cli::output;
 use crate::control::client::{self, AskError};
 use crate::control::{BridgeState, Manager, Status};
 use crate::instance::lock::{self, Holder};
-use crate::instance::{Name, Paths};
+use crate::instance::{Name, Paths, Scope};
 use crate::manager::{self, Managed, ServiceManager, State};
 
 /// One bridge, from all that is known of it.
@@ -35,6 +35,11 @@ impl Known {
             matches!(managed.state, State::Running | State::Starting | State::Restarting | State::Stopping)
         });
         by_manager || self.holder.is_some()
+    }
+
+    /// Whether its first client would start it.
+    pub(super) fn is_listening(&self) -> bool {
+        self.managed.as_ref().is_some_and(|managed| managed.state == State::Listening)
     }
 
     /// Its state in a word.
@@ -94,32 +99,63 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Asks the manager and every bridge that has a folder.
+    /// Asks the manager and every bridge that has a folder, at the same time. Of a bridge that answers no more is asked.
     pub(super) async fn take(paths: &Paths) -> Result<Self, Error> {
-        let manager = manager::detect(paths.scope(), REACH).await;
-        let mut managed = match &manager {
-            Ok(manager) => manager.list().await?,
-            Err(_) => Vec::new(),
-        };
         let mut names = lock::names(paths);
-        names.extend(managed.iter().map(|managed| managed.name.clone()));
-        names.sort();
-        names.dedup();
-        let asked = names.into_iter().map(async |name| {
-            let status = client::status(&paths.control_socket(&name)).await.map(|(status, _)| status);
-            (lock::holder(paths, &name), status, name)
-        });
+        let with_folder = join_all(names.iter().map(|name| ask(paths, name)));
+        let (kept, mut answers) = tokio::join!(kept(paths.scope()), with_folder);
+        let (manager, mut managed) = kept?;
+        let others: Vec<Name> = managed
+            .iter()
+            .map(|managed| &managed.name)
+            .filter(|name| !names.contains(name))
+            .cloned()
+            .collect();
+        answers.extend(join_all(others.iter().map(|name| ask(paths, name))).await);
+        names.extend(others);
+
         let mut known = Vec::new();
-        for (holder, status, name) in join_all(asked).await {
-            let managed =
+        for (name, (mut holder, mut status)) in names.into_iter().zip(answers) {
+            let mut managed =
                 managed.iter().position(|managed| managed.name == name).map(|at| managed.swap_remove(at));
+            // It serves by its manager's word, and did not answer: it may have begun to in between.
+            if let (Err(error), Some(State::Running), Ok(manager)) =
+                (&status, managed.as_ref().map(|managed| &managed.state), &manager)
+            {
+                if matches!(error, AskError::NotRunning { .. }) {
+                    (holder, status) = ask(paths, &name).await;
+                }
+                managed = manager.find(&name).await?;
+            }
+            if let Some(managed) = managed.as_mut().filter(|_| holder.is_none()) {
+                // One whose command line names none has the one of its name.
+                managed.config.get_or_insert_with(|| paths.named_config(&name));
+            }
             let one = Known { name, managed, holder, status };
             // A folder alone is what a bridge that was killed has left.
             if one.managed.is_some() || one.holder.is_some() {
                 known.push(one);
             }
         }
+        known.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self { known, manager })
+    }
+
+    /// Asks the manager for what it has not told of those that answer for themselves.
+    pub(super) async fn complete(&mut self) -> Result<(), Error> {
+        let Ok(manager) = &self.manager else { return Ok(()) };
+        let short = self
+            .known
+            .iter_mut()
+            .filter(|known| known.managed.as_ref().is_some_and(|managed| managed.restarts.is_none()));
+        let asked = short.map(async |known| {
+            // One that has gone meanwhile stays as it was.
+            if let Some(managed) = manager.find(&known.name).await? {
+                known.managed = Some(managed);
+            }
+            Ok::<_, Error>(())
+        });
+        try_join_all(asked).await.map(drop)
     }
 
     /// The one of that name.
@@ -189,4 +225,24 @@ impl Survey {
         };
         Error::new(exit, format!("the bridge `{name}` is not running")).hint(hint)
     }
+}
+
+/// The manager of that scope and what it keeps, which is nothing where there is none.
+async fn kept(
+    scope: Scope,
+) -> Result<(Result<Box<dyn ServiceManager>, manager::Error>, Vec<Managed>), Error> {
+    let manager = manager::detect(scope, REACH).await;
+    let managed = match &manager {
+        Ok(manager) => manager.list().await?,
+        Err(_) => Vec::new(),
+    };
+    Ok((manager, managed))
+}
+
+/// Who runs the instance of that name, and what it says of itself.
+async fn ask(paths: &Paths, name: &Name) -> (Option<Holder>, Result<Status, AskError>) {
+    let status = client::status(&paths.control_socket(name)).await.map(|(status, _)| status);
+    // That one that answers runs need not be found out again.
+    let holder = if status.is_ok() { lock::told(paths, name) } else { lock::holder(paths, name) };
+    (holder, status)
 }

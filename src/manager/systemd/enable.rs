@@ -7,11 +7,15 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use zbus::proxy::CacheProperties;
+use zbus_systemd::systemd1::{ServiceProxy, UnitProxy};
 
 use super::unit::{self, DROP_IN, UnitText};
 use super::{Systemd, error_name, is_systemd_error};
 use crate::instance::{Name, Scope};
-use crate::manager::{EnableRequest, Enablement, Error, Plan, SocketSpec, Step};
+use crate::manager::{Drift, EnableRequest, Enablement, Error, Plan, SocketSpec, Step};
 
 /// The template of all instances that are kept.
 const TEMPLATE: &str = "foxxy-bridge@";
@@ -142,6 +146,37 @@ impl Systemd {
             return Ok(Enablement::FirstClient);
         }
         Ok(if self.is_enabled(&name.template_unit()).await? { Enablement::Boot } else { Enablement::No })
+    }
+
+    /// What differs between the running unit of an instance and its files.
+    pub(super) async fn drift_of(&self, name: &Name) -> Result<Option<Drift>, Error> {
+        let name = name.template_unit();
+        let failed = |error| self.error(format!("look up {name}"), error);
+        let path = match self.manager.get_unit(name.clone()).await {
+            Ok(path) => path,
+            Err(error) if is_systemd_error(&error, "NoSuchUnit") => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let none = CacheProperties::No;
+        let unit = UnitProxy::builder(&self.connection).path(path.clone()).cache_properties(none);
+        let service = ServiceProxy::builder(&self.connection).path(path).cache_properties(none);
+        let (unit, service) = tokio::try_join!(unit.build(), service.build()).map_err(failed)?;
+        let (unread, fragment, drop_ins, started) = tokio::try_join!(
+            unit.need_daemon_reload(),
+            unit.fragment_path(),
+            unit.drop_in_paths(),
+            service.exec_main_start_timestamp(),
+        )
+        .map_err(failed)?;
+        if unread {
+            return Ok(Some(Drift::Unread));
+        }
+        let started = SystemTime::UNIX_EPOCH + Duration::from_micros(started);
+        let files = drop_ins.into_iter().chain([fragment]);
+        let newer = files
+            .filter_map(|file| fs::metadata(file).and_then(|found| found.modified()).ok())
+            .any(|changed| changed > started);
+        Ok((newer && started > SystemTime::UNIX_EPOCH).then_some(Drift::Newer))
     }
 
     /// All instances that are enabled, by name.

@@ -291,7 +291,8 @@ impl FakeManager {
         let none = || ObjectPath::from_static_str_unchecked("/").into();
         let unit = self.0.script().unit.clone();
         let path = ObjectPath::from_static_str_unchecked(UNIT).into();
-        vec![(unit, word(), word(), word(), word(), word(), path, 0, word(), none())]
+        let active = self.0.state().active.to_string();
+        vec![(unit, word(), word(), active, word(), word(), path, 0, word(), none())]
     }
 
     #[zbus(signal)]

@@ -36,6 +36,7 @@ impl Systemd {
         unit: &str,
         call: impl Future<Output = zbus::Result<OwnedObjectPath>>,
     ) -> Result<Job, JobError> {
+        self.listen().await.map_err(JobError::Other)?;
         // Only of this unit: signals that nobody reads would hold up the whole connection.
         let removed = self
             .manager
@@ -48,6 +49,7 @@ impl Systemd {
 
     /// Waits until a unit that is on its way to a state has reached one; `None` when it has not by the deadline.
     pub(super) async fn settle(&self, unit: &str, deadline: Instant) -> Result<Option<ActiveState>, Error> {
+        self.listen().await?;
         let failed = |error| self.error(format!("watch {unit}"), error);
         let path = match self.manager.get_unit(unit.to_owned()).await {
             Ok(path) => path,

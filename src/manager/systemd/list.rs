@@ -1,5 +1,8 @@
 //! Which instances systemd has.
 
+use std::path::PathBuf;
+
+use futures_util::future::try_join_all;
 use zbus::OwnedObjectPath;
 use zbus::proxy::CacheProperties;
 use zbus_systemd::systemd1::UnitProxy;
@@ -10,7 +13,7 @@ use crate::instance::Name;
 use crate::manager::{Error, Managed, State};
 
 impl Systemd {
-    /// Every instance that is not simply stopped, by name.
+    /// Every instance that is not simply stopped, by name; of those that serve no more than that.
     pub(super) async fn list_instances(&self) -> Result<Vec<Managed>, Error> {
         let patterns = Name::unit_patterns().map(str::to_owned).to_vec();
         let units = self
@@ -18,13 +21,23 @@ impl Systemd {
             .list_units_by_patterns(Vec::new(), patterns)
             .await
             .map_err(|error| self.error("list its units", error))?;
-        let mut found = Vec::new();
-        for unit in units {
-            let (unit, path) = (unit.0, unit.6);
-            let Some(name) = Name::from_unit(&unit) else { continue };
+        let (sockets, units): (Vec<_>, Vec<_>) =
+            units.into_iter().partition(|unit| Name::from_socket(&unit.0).is_some());
+        let units = units.into_iter().filter_map(|unit| Some((Name::from_unit(&unit.0)?, unit)));
+        let looked_at = units.map(async |(name, (unit, _, _, active, _, _, path, ..))| {
+            if ActiveState::from(active).is_up() {
+                return Ok(Some(serving(name, unit)));
+            }
             let state = self.state_at(&unit, &path).await?;
-            if let Some(managed) = state.and_then(|state| present(state, name, unit)) {
-                found.push(managed);
+            Ok(state.and_then(|state| present(state, name, unit)))
+        });
+        let mut found: Vec<Managed> = try_join_all(looked_at).await?.into_iter().flatten().collect();
+        for (socket, _, _, active, ..) in sockets {
+            let Some(name) = Name::from_socket(&socket) else { continue };
+            let starts = found.iter().any(|managed| managed.name == name);
+            if !starts && ActiveState::from(active).is_up() {
+                let config = self.config_of(&name).await?;
+                found.push(listening(name, config));
             }
         }
         found.sort_by(|a, b| (&a.name, &a.unit).cmp(&(&b.name, &b.unit)));
@@ -41,6 +54,11 @@ impl Systemd {
             if better {
                 found = Some(managed);
             }
+        }
+        let listens = found.is_none()
+            && self.active_state(&name.template_socket()).await?.is_some_and(|state| state.is_up());
+        if listens {
+            found = Some(listening(name.clone(), self.config_of(name).await?));
         }
         Ok(found)
     }
@@ -75,6 +93,36 @@ impl Systemd {
             Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::UnknownObject(_)) => Ok(None),
             Err(error) => Err(self.error(format!("read the state of {unit}"), error)),
         }
+    }
+}
+
+/// An instance that serves, by the name of its unit alone.
+fn serving(name: Name, unit: String) -> Managed {
+    Managed { transient: unit == name.unit(), ..bare(name, unit, State::Running) }
+}
+
+/// An instance that its first client starts.
+fn listening(name: Name, config: Option<PathBuf>) -> Managed {
+    let unit = name.template_socket();
+    Managed { config, restarts: Some(0), ..bare(name, unit, State::Listening) }
+}
+
+/// An instance of which nothing else is known.
+fn bare(name: Name, unit: String, state: State) -> Managed {
+    Managed {
+        transient: false,
+        name,
+        manager: "systemd",
+        unit,
+        pid: None,
+        state,
+        since: None,
+        config: None,
+        argv: Vec::new(),
+        restarts: None,
+        status_text: None,
+        failure: None,
+        fragment: None,
     }
 }
 

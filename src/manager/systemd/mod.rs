@@ -18,11 +18,13 @@ mod tests;
 mod unit;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rustix::process::Signal;
+use tokio::sync::OnceCell;
 use zbus::DBusError;
 use zbus::proxy::CacheProperties;
 use zbus_systemd::systemd1::ManagerProxy;
@@ -31,8 +33,8 @@ pub use connection::Host;
 pub use features::{MINIMUM, Version};
 
 use super::{
-    EnableRequest, Enablement, Error, LogQuery, LogStream, Managed, Plan, ServiceManager, StartRequest,
-    Started, Stopped,
+    Drift, EnableRequest, Enablement, Error, LogQuery, LogStream, Managed, Plan, ServiceManager,
+    StartRequest, Started, Stopped,
 };
 use crate::instance::{Name, Scope};
 
@@ -43,6 +45,8 @@ pub struct Systemd {
     version: Version,
     connection: zbus::Connection,
     manager: ManagerProxy<'static>,
+    /// Whether systemd was asked for its signals.
+    listening: Arc<OnceCell<()>>,
 }
 
 impl Systemd {
@@ -68,9 +72,13 @@ impl Systemd {
             .build()
             .await
             .map_err(failed)?;
-        // Without this systemd sends no signals. It ends with the connection.
-        manager.subscribe().await.map_err(failed)?;
-        Ok(Self { scope, version, connection, manager })
+        Ok(Self { scope, version, connection, manager, listening: Arc::default() })
+    }
+
+    /// Has systemd send its signals, which it does not do unasked. It ends with the connection.
+    async fn listen(&self) -> Result<(), Error> {
+        let subscribed = self.listening.get_or_try_init(|| self.manager.subscribe()).await;
+        subscribed.map(drop).map_err(|error| self.error("listen to systemd", error))
     }
 
     /// Which manager it is.
@@ -137,6 +145,10 @@ impl ServiceManager for Systemd {
 
     fn carry_out<'a>(&'a self, plan: &'a Plan) -> BoxFuture<'a, Result<(), Error>> {
         self.carry_out_plan(plan).boxed()
+    }
+
+    fn drift<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Option<Drift>, Error>> {
+        self.drift_of(name).boxed()
     }
 
     fn enablement<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Enablement, Error>> {

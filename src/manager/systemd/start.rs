@@ -9,7 +9,7 @@ use super::jobs::JobError;
 use super::state::{ActiveState, JobResult, UnitState};
 use super::{Systemd, failure, is_systemd_error, journal, unit};
 use crate::instance::Name;
-use crate::manager::{Enablement, Error, Managed, Run, StartFailure, StartRequest, Started};
+use crate::manager::{Enablement, Error, Managed, Run, StartFailure, StartRequest, Started, State};
 
 /// How many of its last log lines a failure carries.
 const LAST_WORDS: u32 = 20;
@@ -46,7 +46,7 @@ impl Systemd {
             Run::Enabled(_) => (kept, None),
         };
         if let Run::Enabled(Enablement::FirstClient) = request.run {
-            self.listen(&request.name, deadline).await?;
+            self.open_socket(&request.name, deadline).await?;
         }
         for _ in 0..START_TRIES {
             self.reset_failed(&unit).await?;
@@ -117,7 +117,7 @@ impl Systemd {
     }
 
     /// Has systemd listen for an instance that its first client starts.
-    async fn listen(&self, name: &Name, deadline: Instant) -> Result<(), Error> {
+    async fn open_socket(&self, name: &Name, deadline: Instant) -> Result<(), Error> {
         let socket = name.template_socket();
         let failed = |error| self.job_error(format!("start {socket}"), error);
         let start = self.manager.start_unit(socket.clone(), "replace".into());
@@ -147,7 +147,10 @@ impl Systemd {
         let Some(managed) = self.find_instance(name).await? else {
             return Err(Error::NotRunning { name: name.clone() });
         };
-        let unit = managed.unit;
+        let unit = match managed.state {
+            State::Listening => name.template_unit(),
+            _ => managed.unit,
+        };
         self.hold(&unit).await;
         self.reset_failed(&unit).await?;
         let restart = self.manager.restart_unit(unit.clone(), "replace".into());

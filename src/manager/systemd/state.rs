@@ -130,17 +130,16 @@ impl UnitState {
             .cache_properties(CacheProperties::No)
             .build()
             .await?;
-        let (load, active, sub, active_enter, state_change, invocation_id, transient, fragment_path) = tokio::try_join!(
-            unit.load_state(),
-            unit.active_state(),
-            unit.sub_state(),
-            unit.active_enter_timestamp(),
-            unit.state_change_timestamp(),
-            unit.invocation_id(),
-            unit.transient(),
-            unit.fragment_path(),
-        )?;
+        // At once, and not with GetAll: the properties that are not asked for are many, and dear to systemd.
         let (
+            load,
+            active,
+            sub,
+            active_enter,
+            state_change,
+            invocation_id,
+            transient,
+            fragment_path,
             result,
             main_pid,
             exec_main_pid,
@@ -150,6 +149,14 @@ impl UnitState {
             restarts,
             exec_start,
         ) = tokio::try_join!(
+            unit.load_state(),
+            unit.active_state(),
+            unit.sub_state(),
+            unit.active_enter_timestamp(),
+            unit.state_change_timestamp(),
+            unit.invocation_id(),
+            unit.transient(),
+            unit.fragment_path(),
             service.result(),
             service.main_pid(),
             service.exec_main_pid(),
@@ -230,7 +237,7 @@ impl UnitState {
             since: (since != 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_micros(since)),
             config: config_argument(&self.argv),
             argv: self.argv,
-            restarts: self.restarts,
+            restarts: Some(self.restarts),
             status_text: (!self.status_text.is_empty()).then_some(self.status_text),
             failure,
             transient: self.transient,
