@@ -4,10 +4,14 @@
 //! else that we are told by it. Nobody outside this room sees either.
 
 pub mod credentials;
+pub mod exposure;
 pub mod inherited;
 pub mod log;
+pub mod machine;
 pub mod notify;
 pub mod path;
 pub mod port;
+pub mod sandbox;
 pub mod signals;
 pub mod unit;
+pub mod user;
