@@ -4,6 +4,7 @@
 
 mod boots;
 mod bridge;
+mod doctor;
 mod failures;
 mod flags;
 mod foreground;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         start::TESTS,
         killed::TESTS,
         failures::TESTS,
+        doctor::TESTS,
         flags::TESTS,
         foreground::TESTS,
         system::TESTS,
