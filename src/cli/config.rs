@@ -1,6 +1,6 @@
 //! `config`: checking, showing and beginning a config. No config is ever rewritten.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -65,10 +65,14 @@ fn validate(context: &Context, path: Option<&Path>) -> Result<Exit, Error> {
     }
     let config = &read.loaded.config;
     let shown = path.map_or_else(|| "the built-in default".to_owned(), output::short_path);
-    let missing = missing_commands(config, read.loaded.path.as_deref().and_then(Path::parent));
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let missing = missing_commands(config, read.loaded.path.as_deref().and_then(Path::parent), &folders);
     if !missing.is_empty() {
         let mut error = Error::new(Exit::BadConfig, format!("{shown}: commands are missing on this machine"));
-        error.why = missing;
+        let line = |Missing { server, command, path }| {
+            format!("{BAD}{server}:{BAD:#} `{command}` was not found on PATH ({path})")
+        };
+        error.why = missing.into_iter().map(line).collect();
         return Err(error.hint("install them, or give their full path in the config"));
     }
     let (enabled, all) =
@@ -86,27 +90,36 @@ fn validate(context: &Context, path: Option<&Path>) -> Result<Exit, Error> {
     Ok(Exit::Ok)
 }
 
-/// The enabled commands that cannot be found on the PATH that the bridge would have.
-fn missing_commands(config: &Config, base: Option<&Path>) -> Vec<String> {
+/// A command that is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// The server that it would run.
+    pub(super) server: String,
+    /// As the config has it, fit to be shown.
+    pub(super) command: String,
+    /// Where it was looked for.
+    pub(super) path: String,
+}
+
+/// The enabled commands that cannot be found by a bridge with that PATH, where neither they nor the bridge have another.
+pub(super) fn missing_commands(config: &Config, base: Option<&Path>, path: &OsStr) -> Vec<Missing> {
+    let home = std::env::home_dir();
+    let of_bridge = config.bridge.daemon.environment.get("PATH");
     let enabled = config.upstreams.iter().filter(|(_, upstream)| upstream.enabled);
     enabled
         .filter(|(_, upstream)| upstream.transport == Transport::Stdio)
         .filter_map(|(name, upstream)| {
-            let command = upstream.command.as_ref()?.as_str();
-            let own = upstream.env.get("PATH").map(|path| OsString::from(path.expose()));
-            let daemon =
-                || config.bridge.daemon.environment.get("PATH").map(|path| OsString::from(path.expose()));
-            let path = own.or_else(daemon).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+            let command = upstream.command.as_ref()?;
+            let own = upstream.env.get("PATH").or(of_bridge).map(|path| OsStr::new(path.expose()));
+            let path = own.unwrap_or(path);
             let cwd = upstream.cwd.as_ref().map(|cwd| {
-                config::resolve_path(
-                    cwd.as_str(),
-                    base.unwrap_or(Path::new("/")),
-                    std::env::home_dir().as_deref(),
-                )
+                config::resolve_path(cwd.as_str(), base.unwrap_or(Path::new("/")), home.as_deref())
             });
-            let found = host::path::find(command, &path, cwd.as_deref().or(base));
-            found.is_none().then(|| {
-                format!("{BAD}{name}:{BAD:#} `{command}` was not found on PATH ({})", path.to_string_lossy())
+            let found = host::path::find(command.as_str(), path, cwd.as_deref().or(base));
+            found.is_none().then(|| Missing {
+                server: name.clone(),
+                command: command.shown().to_owned(),
+                path: path.to_string_lossy().into_owned(),
             })
         })
         .collect()

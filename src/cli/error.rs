@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::config::{Invalid, InvalidKind};
 use crate::instance::{InstanceError, LockError, NameError, PathsError};
+use crate::manager::systemd::linger::LingerError;
 use crate::{daemon, manager};
 
 /// An exit code (sysexits.h from 64 on; 3 and 4 as LSB has them for `status`).
@@ -121,6 +122,20 @@ impl From<&manager::Error> for Error {
                 }
             }
         }
+        told
+    }
+}
+
+impl From<LingerError> for Error {
+    fn from(error: LingerError) -> Self {
+        let exit = match error {
+            LingerError::NotPermitted { .. } => Exit::NotPermitted,
+            LingerError::NoLogind { .. } | LingerError::NoAnswer => Exit::Unavailable,
+            LingerError::NoUser { .. } | LingerError::NotUp { .. } | LingerError::Bus(_) => Exit::Failed,
+        };
+        let mut told = Self::new(exit, error.to_string());
+        told.why.extend(error.why());
+        told.hint = error.hint();
         told
     }
 }

@@ -2,6 +2,7 @@
 
 mod config;
 mod context;
+mod doctor;
 mod error;
 mod output;
 mod server;
@@ -13,6 +14,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 
 use self::context::Context;
+use self::error::Exit;
+use crate::host::sandbox::View;
 
 /// One daemon in front of all your MCP servers, kept running by systemd.
 #[derive(Debug, Parser)]
@@ -60,6 +63,11 @@ enum Command {
     /// Check and show configs
     #[command(subcommand)]
     Config(config::Command),
+    /// Find what is wrong on this machine, and how to mend it
+    Doctor(doctor::Options),
+    /// What a trial unit runs: tells the service manager what its sandbox is worth
+    #[command(hide = true)]
+    LookAround,
 }
 
 /// The whole program.
@@ -75,6 +83,11 @@ pub fn main() -> ExitCode {
     let ended = match command {
         Command::Server(command) => server::run(command, &context),
         Command::Config(command) => config::run(command, &context),
+        Command::Doctor(options) => doctor::run(&options, &context),
+        Command::LookAround => {
+            View::take().tell();
+            Ok(Exit::Ok)
+        }
     };
     match ended {
         Ok(exit) => exit.into(),
@@ -82,5 +95,17 @@ pub fn main() -> ExitCode {
             output::complain(&error);
             error.exit.into()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::systemd::probe;
+
+    #[test]
+    fn the_command_that_a_trial_unit_runs_is_there() {
+        let cli = Cli::try_parse_from(["foxxy-bridge", probe::LOOK]).expect("a command");
+        assert!(matches!(cli.command, Command::LookAround));
     }
 }

@@ -5,11 +5,14 @@
 
 pub mod cgroup;
 pub mod credentials;
+pub mod exposure;
 pub mod inherited;
 pub mod log;
+pub mod machine;
 pub mod notify;
 pub mod path;
 pub mod port;
+pub mod sandbox;
 pub mod signals;
 pub mod unit;
 pub mod user;

@@ -1,7 +1,23 @@
 //! Who has a TCP port, as far as this user may see (proc(5): `/proc/net/tcp`, `/proc/PID/fd`).
 
 use std::fs;
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+/// Whether this user could listen on that address now. Nobody can connect meanwhile.
+///
+/// # Errors
+/// As listening there would give.
+pub fn try_bind(address: SocketAddr) -> io::Result<()> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // As a bridge binds it: connections that have ended are in nobody's way.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    Ok(rustix::net::bind(&socket, &address)?)
+}
 
 /// The process that listens on that port: `node (PID 4711)`. `None` when it is another user's, or nobody does.
 #[must_use]
@@ -45,6 +61,16 @@ fn listeners(table: &str, port: u16) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_free_until_somebody_listens() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(try_bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        try_bind(address).unwrap();
+        try_bind(address).unwrap();
+    }
 
     #[test]
     fn takes_only_listening_sockets_of_that_port() {

@@ -129,9 +129,7 @@ pub(crate) fn clear_away(machine: &Machine) {
         systemctl --user stop 'foxxy-bridge*'; systemctl --user reset-failed; \
         rm -rf \"$XDG_RUNTIME_DIR/foxxy-bridge\"";
     machine.user(&["sh", "-c", script]);
-    machine.root(&[
-        "sh",
-        "-c",
-        "systemctl stop 'foxxy-bridge*'; systemctl reset-failed; rm -rf /run/foxxy-bridge",
-    ]);
+    let script = "systemctl stop 'foxxy-bridge*' user@$(id -u loner); loginctl disable-linger loner; \
+        systemctl reset-failed; rm -rf /run/foxxy-bridge";
+    machine.root(&["sh", "-c", script]);
 }

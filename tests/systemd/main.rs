@@ -6,6 +6,7 @@
 mod boots;
 mod bridge;
 mod cgroups;
+mod doctor;
 mod enable;
 mod failures;
 mod flags;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         start::TESTS,
         killed::TESTS,
         failures::TESTS,
+        doctor::TESTS,
         flags::TESTS,
         foreground::TESTS,
         system::TESTS,

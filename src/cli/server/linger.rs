@@ -7,12 +7,12 @@ use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::instance::{Instance, Paths, Scope};
 use crate::manager::ServiceManager;
-use crate::manager::systemd::linger::{self, LingerError};
+use crate::manager::systemd::linger;
 
 /// Switches lingering on when that is wanted, and says where it is off.
 pub(super) async fn offer(instance: &Instance, wanted: bool) -> Result<(), Error> {
     let uid = rustix::process::geteuid().as_raw();
-    if linger::is_on(uid).await.map_err(|error| told(&error))? {
+    if linger::is_on(uid).await.map_err(Error::from)? {
         return Ok(());
     }
     if !wanted {
@@ -24,7 +24,7 @@ pub(super) async fn offer(instance: &Instance, wanted: bool) -> Result<(), Error
         return Ok(());
     }
     linger::set(uid, true).await.map_err(|error| {
-        let mut error = told(&error);
+        let mut error = Error::from(error);
         error.why.push(format!("{} is enabled all the same, and starts at the first login", instance.name()));
         error
     })?;
@@ -43,7 +43,7 @@ pub(super) async fn take_back(paths: &Paths, manager: &dyn ServiceManager) -> Re
     if paths.scope() != Scope::User || !marker.exists() || !manager.enabled().await?.is_empty() {
         return Ok(());
     }
-    linger::set(rustix::process::geteuid().as_raw(), false).await.map_err(|error| told(&error))?;
+    linger::set(rustix::process::geteuid().as_raw(), false).await.map_err(Error::from)?;
     fs::remove_file(&marker).map_err(|error| {
         Error::new(Exit::Failed, format!("{} cannot be removed", marker.display())).because(error.to_string())
     })?;
@@ -57,16 +57,4 @@ pub(super) async fn take_back(paths: &Paths, manager: &dyn ServiceManager) -> Re
 fn marker(paths: &Paths) -> PathBuf {
     // No instance has such a name.
     paths.state_base().join(".lingers")
-}
-
-fn told(error: &LingerError) -> Error {
-    let exit = match error {
-        LingerError::NotPermitted { .. } => Exit::NotPermitted,
-        LingerError::NoLogind { .. } | LingerError::NoAnswer => Exit::Unavailable,
-        _ => Exit::Failed,
-    };
-    let mut told = Error::new(exit, error.to_string());
-    told.why.extend(error.why());
-    told.hint = error.hint();
-    told
 }

@@ -71,7 +71,7 @@ impl Whose {
     }
 
     /// The scope that is meant.
-    fn scope(self) -> Scope {
+    pub(crate) fn scope(self) -> Scope {
         Context::scope(self.typed())
     }
 }

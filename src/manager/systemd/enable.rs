@@ -180,7 +180,10 @@ impl Systemd {
     }
 
     /// All instances that are enabled, by name.
-    pub(super) async fn enabled(&self) -> Result<Vec<(Name, Enablement)>, Error> {
+    ///
+    /// # Errors
+    /// From the call.
+    pub async fn enabled(&self) -> Result<Vec<(Name, Enablement)>, Error> {
         // systemd lists templates as unit files, but not the instances of theirs that are linked.
         let linked = self.folders().await?.linked();
         let mut found = Vec::new();

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zbus::DBusError as _;
 use zbus::proxy::CacheProperties;
 use zbus_systemd::login1::{ManagerProxy, UserProxy};
 
-use super::error_name;
+use super::{Systemd, error_name};
 use crate::host;
+use crate::manager::Error;
 
 /// Where logind keeps who lingers.
 const FOLDER: &str = "/var/lib/systemd/linger";
@@ -87,7 +89,10 @@ impl LingerError {
                 "see `systemctl status user@{uid}.service`, and that the package dbus-user-session (or dbus-broker) \
                  is installed"
             )),
-            Self::NoUser { .. } | Self::NoAnswer | Self::Bus(_) => None,
+            Self::NoUser { user } => Some(format!("see who there is: getent passwd {user}")),
+            Self::NoAnswer | Self::Bus(_) => {
+                Some("see how logind is: systemctl status systemd-logind".into())
+            }
         }
     }
 }
@@ -131,7 +136,19 @@ pub async fn is_on(uid: u32) -> Result<bool, LingerError> {
 pub async fn set(uid: u32, on: bool) -> Result<(), LingerError> {
     let asked = async {
         let logind = logind().await?;
-        logind.set_user_linger(uid, on, false).await.map_err(|error| explain(error, uid, on))
+        // Whether logind is there at all; it may well not know the user yet.
+        match logind.get_user(uid).await.map_err(|error| explain(error, uid, on)) {
+            Ok(_) | Err(LingerError::NoUser { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let set = logind.set_user_linger(uid, on, false).await;
+        set.map_err(|error| match explain(error, uid, on) {
+            // It has just answered: what is not there is polkit, and without it only root may.
+            LingerError::NoLogind { detail } => {
+                LingerError::NotPermitted { user: host::user::name(uid), on, detail }
+            }
+            error => error,
+        })
     };
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err(LingerError::NoAnswer))?;
     if on { come_up(uid).await } else { Ok(()) }
@@ -159,26 +176,38 @@ async fn logind() -> Result<ManagerProxy<'static>, LingerError> {
 /// An error of a call, in our words.
 fn explain(error: zbus::Error, uid: u32, on: bool) -> LingerError {
     let name = error_name(&error).unwrap_or_default();
-    let user = || host::user::name(uid);
-    match name.strip_prefix("org.freedesktop.").unwrap_or(&name) {
-        "login1.NoSuchUser" => LingerError::NoUser { user: user() },
-        "DBus.Error.AccessDenied"
-        | "DBus.Error.InteractiveAuthorizationRequired"
-        | "DBus.Error.AuthFailed" => LingerError::NotPermitted { user: user(), on, detail: said(&error) },
-        other if other.starts_with("DBus.Error.Spawn.") => LingerError::NoLogind { detail: said(&error) },
-        // Masked or not installed: the bus could not start it.
-        "DBus.Error.ServiceUnknown"
-        | "DBus.Error.NameHasNoOwner"
-        | "systemd1.NoSuchUnit"
-        | "systemd1.UnitMasked" => LingerError::NoLogind { detail: said(&error) },
+    let user = host::user::name(uid);
+    let name = name.strip_prefix("org.freedesktop.").unwrap_or(&name);
+    match name.strip_prefix("DBus.Error.").unwrap_or(name) {
+        "login1.NoSuchUser" | "FileNotFound" => LingerError::NoUser { user },
+        "AccessDenied" | "InteractiveAuthorizationRequired" | "AuthFailed" => {
+            LingerError::NotPermitted { user, on, detail: said(&error) }
+        }
+        // Not installed, masked, or broken: the bus could not start it.
+        "ServiceUnknown" | "NameHasNoOwner" | "FileExists" => LingerError::NoLogind { detail: said(&error) },
+        other if other.starts_with("Spawn.") || other.starts_with("systemd1.") => {
+            LingerError::NoLogind { detail: said(&error) }
+        }
         _ => LingerError::Bus(error),
     }
 }
 
+/// What an error says, without its name.
 fn said(error: &zbus::Error) -> String {
     match error {
         zbus::Error::MethodError(_, Some(text), _) => text.clone(),
+        zbus::Error::FDO(error) => error.description().map_or_else(|| error.to_string(), str::to_owned),
         other => other.to_string(),
+    }
+}
+
+impl Systemd {
+    /// The control group that the manager has everything in, as `/proc/PID/cgroup` writes it.
+    ///
+    /// # Errors
+    /// From the call.
+    pub async fn control_group(&self) -> Result<String, Error> {
+        self.manager.control_group().await.map_err(|error| self.error("tell its control group", error))
     }
 }
 
@@ -198,9 +227,18 @@ mod tests {
         for error in [
             zbus::fdo::Error::ServiceUnknown("not provided by any .service files".into()),
             zbus::fdo::Error::SpawnChildExited("exited with status 1".into()),
+            // As when it is masked.
+            zbus::fdo::Error::FileExists("Unit dbus-org.freedesktop.login1.service failed to load".into()),
         ] {
             let error = explain(error.into(), 1000, true);
             assert!(matches!(error, LingerError::NoLogind { .. }), "{error:?}");
+            assert!(!error.why().unwrap().contains("org.freedesktop.DBus"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_user_whom_nobody_knows_is_named() {
+        let error = zbus::fdo::Error::FileNotFound("No such file or directory".into());
+        assert_eq!(explain(error.into(), 4_000_000_000, true).to_string(), "logind knows no user 4000000000");
     }
 }

@@ -10,6 +10,7 @@ mod jobs;
 mod journal;
 pub mod linger;
 mod list;
+pub mod probe;
 mod start;
 mod state;
 mod stop;

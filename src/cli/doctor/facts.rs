@@ -1,0 +1,233 @@
+//! What the checks look at, asked for once: the service manager, the bridges, and the configs.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::cli::context::{Context, Read};
+use crate::config::Invalid;
+use crate::control::Status;
+use crate::control::client::{self, AskError};
+use crate::host::{self, exposure::Exposure};
+use crate::instance::lock::{self, Holder};
+use crate::instance::{Instance, Name, Paths, Scope, environment};
+use crate::manager::systemd::{Host, Systemd};
+use crate::manager::{self, Managed, ServiceManager as _, State};
+
+/// How long one question may take. All of a kind are asked at the same time.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// More bridges than this are not asked one by one.
+const MOST: usize = 100;
+
+/// What the checks look at.
+pub(super) struct Facts {
+    /// Whose bridges are meant, and their folders.
+    pub(super) paths: Paths,
+    /// What is known of the way to the service manager.
+    pub(super) host: Host,
+    /// The calling user, by name.
+    pub(super) user: String,
+    /// The caller's `PATH`, which a bridge that is started now would get.
+    pub(super) path: OsString,
+    /// The service manager, or why it is not reached.
+    pub(super) systemd: Result<Systemd, manager::Error>,
+    /// All bridges that run or have failed, by name.
+    pub(super) bridges: Vec<Bridge>,
+    /// Names that have a folder and no bridge.
+    pub(super) leftovers: Vec<Name>,
+    /// The config that is meant, then those of the bridges that run.
+    pub(super) configs: Vec<Config>,
+}
+
+/// A bridge that runs or has failed.
+pub(super) struct Bridge {
+    pub(super) name: Name,
+    /// What the service manager says of it, when it keeps it.
+    pub(super) managed: Option<Managed>,
+    /// Who holds its lock.
+    pub(super) holder: Option<Holder>,
+    /// What it says of itself.
+    pub(super) status: Result<Status, AskError>,
+    /// Whether it answers its clients; none when it does not say where.
+    pub(super) answers: Option<Result<(), String>>,
+}
+
+/// A config, read.
+pub(super) struct Config {
+    /// The file; none is the built-in default.
+    pub(super) path: Option<PathBuf>,
+    /// The bridge that serves it now.
+    pub(super) bridge: Option<Name>,
+    /// What it says.
+    pub(super) read: Result<Read, Unread>,
+    /// What other users may do with the file.
+    pub(super) exposure: Option<Exposure>,
+}
+
+/// Why a config was not read.
+pub(super) enum Unread {
+    /// It has errors.
+    Invalid(Invalid),
+    /// The file system did not answer.
+    Silent,
+}
+
+impl Bridge {
+    /// Whether there is a process, or will be again.
+    pub(super) fn is_running(&self) -> bool {
+        self.holder.is_some()
+            || self.managed.as_ref().is_some_and(|managed| {
+                matches!(
+                    managed.state,
+                    State::Running | State::Starting | State::Restarting | State::Stopping
+                )
+            })
+    }
+
+    /// Its config, or where the default config would be.
+    fn config(&self) -> Option<PathBuf> {
+        let held = self.holder.as_ref().map(|holder| holder.config.clone());
+        held.or_else(|| self.managed.as_ref().and_then(|managed| managed.config.clone()))
+    }
+}
+
+impl Config {
+    /// The file, as it is shown.
+    pub(super) fn shown(&self) -> String {
+        let path = self.path.as_deref();
+        path.map_or_else(|| "the built-in default".to_owned(), crate::cli::output::short_path)
+    }
+
+    /// What it says, when it could be read.
+    pub(super) fn config(&self) -> Option<&crate::config::Config> {
+        self.read.as_ref().ok().map(|read| &read.loaded.config)
+    }
+
+    /// The folder that relative paths start in.
+    pub(super) fn base(&self) -> Option<PathBuf> {
+        self.read.as_ref().ok()?.loaded.path.as_deref()?.parent().map(Path::to_owned)
+    }
+}
+
+impl Facts {
+    /// Asks for all of it.
+    pub(super) async fn gather(paths: Paths, context: &Context) -> Self {
+        let host = Host::read();
+        let systemd = Systemd::connect(paths.scope(), &host, PATIENCE).await;
+        let (systemd, managed) = list(systemd).await;
+        let known = paths.clone();
+        let held = move || {
+            let names = lock::names(&known).into_iter().take(MOST);
+            names.map(|name| (lock::holder(&known, &name), name)).collect::<Vec<_>>()
+        };
+        let mut held = aside(held).await.unwrap_or_default();
+        let (mut bridges, mut leftovers) = (Vec::new(), Vec::new());
+        let mut managed = managed;
+        held.extend(managed.iter().map(|managed| (None, managed.name.clone())));
+        held.sort_by(|a, b| (&a.1, a.0.is_none()).cmp(&(&b.1, b.0.is_none())));
+        held.dedup_by(|a, b| a.1 == b.1);
+        for (holder, name) in held {
+            let managed =
+                managed.iter().position(|managed| managed.name == name).map(|at| managed.swap_remove(at));
+            if holder.is_none() && managed.is_none() {
+                leftovers.push(name);
+            } else {
+                bridges.push((name, managed, holder));
+            }
+        }
+        let bridges = join_all(bridges.into_iter().map(async |(name, managed, holder)| {
+            let status = client::status(&paths.control_socket(&name)).await.map(|(status, _)| status);
+            let answers = match &status {
+                Ok(status) => Some(client::answers(&status.address, "/readyz").await),
+                Err(_) => None,
+            };
+            Bridge { name, managed, holder, status, answers }
+        }))
+        .await;
+        let configs = configs(&paths, context, &bridges).await;
+        let user = host::user::name(host.uid);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        Self { paths, host, user, path, systemd, bridges, leftovers, configs }
+    }
+
+    /// Whose bridges are meant.
+    pub(super) fn scope(&self) -> Scope {
+        self.paths.scope()
+    }
+
+    /// The option that commands need to mean the same bridges, with a space before it; empty where they do anyway.
+    pub(super) fn flag(&self) -> String {
+        let usual = Scope::for_uid(self.host.uid) == self.scope();
+        if usual { String::new() } else { format!(" {}", self.scope().flag()) }
+    }
+
+    /// The bridge of that name.
+    pub(super) fn bridge(&self, name: &Name) -> Option<&Bridge> {
+        self.bridges.iter().find(|bridge| bridge.name == *name)
+    }
+
+    /// Our own commands, as they are to be typed.
+    pub(super) fn server(&self, command: &str, name: &Name) -> String {
+        format!("foxxy-bridge server {command} {name}{}", self.flag())
+    }
+}
+
+/// The units that the manager has; one that does not tell is not reached.
+async fn list(systemd: Result<Systemd, manager::Error>) -> (Result<Systemd, manager::Error>, Vec<Managed>) {
+    let systemd = match systemd {
+        Ok(systemd) => systemd,
+        Err(error) => return (Err(error), Vec::new()),
+    };
+    match tokio::time::timeout(PATIENCE, systemd.list()).await {
+        Ok(Ok(managed)) => (Ok(systemd), managed),
+        Ok(Err(error)) => (Err(error), Vec::new()),
+        Err(_) => (Err(manager::Error::NoAnswer { after: PATIENCE }), Vec::new()),
+    }
+}
+
+/// The config that is meant, and those of the bridges that run.
+async fn configs(paths: &Paths, context: &Context, bridges: &[Bridge]) -> Vec<Config> {
+    let (own, folders, asked) = (context.clone(), paths.clone(), context.clone());
+    let meant = aside(move || {
+        let path = own.config_path(&folders);
+        // The identity of the bridge that would serve it.
+        let identity = own.instance(&folders, None).ok().map(|instance| instance.identity());
+        (path, identity)
+    })
+    .await;
+    let Some((path, identity)) = meant else {
+        return vec![Config { path: None, bridge: None, read: Err(Unread::Silent), exposure: None }];
+    };
+    let running = || bridges.iter().filter(|bridge| bridge.is_running());
+    let server = running().find(|bridge| identity.is_some() && bridge.config() == identity);
+    let mut wanted = vec![(path, server.map(|bridge| bridge.name.clone()))];
+    for bridge in running() {
+        if let Some(config) = bridge.config().filter(|config| Some(config) != identity.as_ref()) {
+            wanted.push((Some(config), Some(bridge.name.clone())));
+        }
+    }
+    let read = wanted.into_iter().map(async |(path, bridge)| {
+        let (context, paths) = (asked.clone(), paths.clone());
+        let (file, name) = (path.clone(), bridge.clone());
+        let read = aside(move || {
+            let given = name.and_then(|name| Instance::new(name, None, paths).ok());
+            let given = given.and_then(|instance| environment::read(&instance.variables_file()).ok());
+            let read = context.read_with(file.as_deref(), &given.unwrap_or_default());
+            let real = file.and_then(|file| std::fs::canonicalize(file).ok());
+            (read, real.and_then(|real| host::exposure::of(&real).ok()))
+        });
+        match read.await {
+            Some((read, exposure)) => Config { path, bridge, read: read.map_err(Unread::Invalid), exposure },
+            None => Config { path, bridge, read: Err(Unread::Silent), exposure: None },
+        }
+    });
+    join_all(read).await
+}
+
+/// Does what may block beside the other checks; none when it takes too long.
+pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(work)).await.ok()?.ok()
+}
