@@ -6,6 +6,7 @@
 pub mod credentials;
 pub mod inherited;
 pub mod log;
+pub mod log_control;
 pub mod notify;
 pub mod path;
 pub mod port;

@@ -12,6 +12,7 @@ use crate::cli::output::{self, BAD, DOUBTFUL, FAINT, GOOD, STRONG};
 use crate::cli::table;
 use crate::control::client;
 use crate::control::{Status, UpstreamState};
+use crate::host::log::Level;
 use crate::instance::{Name, Paths};
 
 /// Between two looks with `--watch`.
@@ -133,6 +134,9 @@ fn render(status: &Status, known: &Known, answers: &Result<(), String>) -> Strin
     line("Config", config.unwrap_or_else(|| "(built in)".to_owned()));
     line("Uptime", output::span(status.uptime_seconds));
     line("Sessions", status.sessions.to_string());
+    if status.log_level != Level::default() {
+        line("Log level", format!("{DOUBTFUL}{}{DOUBTFUL:#}", status.log_level));
+    }
     line("Version", status.version.clone());
     if !status.upstreams.is_empty() {
         let header = ["Server", "State", "Tools", "Resources", "Prompts", "Restarts", "Transport", "Runs"];

@@ -28,14 +28,15 @@ pub(super) fn spec(
     timeout: Duration,
 ) -> Result<UnitSpec, Error> {
     let program = std::env::current_exe()?;
-    let mut exec = vec![text(&program)?];
-    if context.debug {
-        exec.push("--debug".to_owned());
-    }
-    exec.extend(["--config-dir".to_owned(), text(instance.paths().config_dir())?]);
+    let config_dir = text(instance.paths().config_dir())?;
+    let mut exec = vec![text(&program)?, "--config-dir".to_owned(), config_dir];
     let (name, scope) = (instance.name().as_str(), instance.scope().flag());
     let mut reload = exec.clone();
     reload.extend(["server", "reload", name, scope].map(str::to_owned));
+    // Not for the reload: it must not undo a level that was set since.
+    if context.debug {
+        exec.push("--debug".to_owned());
+    }
     if let Some(config) = instance.config() {
         exec.extend(["--config".to_owned(), text(config)?]);
     }

@@ -45,6 +45,10 @@ pub(super) fn transient_properties(
 
     unit.put("Type", if version.has(Feature::NotifyReload) { "notify-reload" } else { "notify" });
     unit.put("NotifyAccess", "main");
+    // Where `systemctl service-log-level` finds the bridge.
+    if let Some(bus_name) = name.bus_name() {
+        unit.put("BusName", bus_name);
+    }
     unit.commands(spec, version)?;
     unit.put("TimeoutStartUSec", micros(spec.start_timeout));
     unit.put("TimeoutStopUSec", micros(spec.stop_timeout));
@@ -284,6 +288,7 @@ mod tests {
         AddRef = true
         Type = "notify"
         NotifyAccess = "main"
+        BusName = "foxxy_bridge.i_work"
         ExecStart = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "start", "--config", "/home/a/50% off.json"], false)]
         ExecReload = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "reload", "work"], false)]
         TimeoutStartUSec = uint64 30000000
@@ -313,6 +318,7 @@ mod tests {
         AddRef = true
         Type = "notify-reload"
         NotifyAccess = "main"
+        BusName = "foxxy_bridge.i_work"
         ExecStartEx = [("/usr/bin/foxxy-bridge", ["/usr/bin/foxxy-bridge", "server", "start", "--config", "/home/a/50% off.json"], ["no-env-expand"])]
         TimeoutStartUSec = uint64 30000000
         TimeoutStopUSec = uint64 20000000
