@@ -13,7 +13,7 @@ use crate::instance::Scope;
 use crate::manager::{Entry, Error, LogQuery, LogStream};
 
 /// The fields that an [`Entry`] is made of.
-const FIELDS: &str = "MESSAGE,PRIORITY,UPSTREAM,SYSLOG_IDENTIFIER,_PID";
+const FIELDS: &str = "MESSAGE,PRIORITY,UPSTREAM,SESSION,REQUEST_ID,SYSLOG_IDENTIFIER,_PID";
 
 /// How long journald may take to hand over the lines of a process that has just ended: it reads them from a socket.
 const TAIL_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -41,6 +41,9 @@ pub(super) fn arguments(query: &LogQuery, scope: Scope) -> Vec<String> {
     }
     if let Some(since) = &query.since {
         arguments.push(format!("--since={since}"));
+    }
+    if let Some(until) = &query.until {
+        arguments.push(format!("--until={until}"));
     }
     if let Some(priority) = query.priority {
         arguments.push(format!("--priority={priority}"));
@@ -94,6 +97,8 @@ pub(super) fn parse(line: &str) -> Option<Entry> {
         time: text("__REALTIME_TIMESTAMP")?.parse().ok()?,
         priority: text("PRIORITY").and_then(|number| number.parse().ok()).unwrap_or(DEFAULT_PRIORITY),
         upstream: text("UPSTREAM"),
+        session: text("SESSION"),
+        request: text("REQUEST_ID"),
         message: text("MESSAGE").unwrap_or_default(),
         identifier: text("SYSLOG_IDENTIFIER"),
         pid: text("_PID").and_then(|number| number.parse().ok()),
@@ -117,15 +122,15 @@ fn field_text(value: &Value) -> Option<String> {
     }
 }
 
-/// What `journalctl` finds with these arguments.
-pub(super) fn stream(arguments: &[String]) -> Result<LogStream, Error> {
+/// What `journalctl` finds with these arguments; when that is nothing, the error `unseen`, if there is one.
+pub(super) fn stream(arguments: &[String], unseen: Option<Error>) -> Result<LogStream, Error> {
     let journal = Journal::open(arguments)?;
-    let entries = futures_util::stream::unfold(Some(journal), |journal| async {
+    let entries = futures_util::stream::unfold((Some(journal), unseen), |(journal, unseen)| async {
         let mut journal = journal?;
         match journal.next().await {
-            Ok(Some(entry)) => Some((Ok(entry), Some(journal))),
-            Ok(None) => None,
-            Err(error) => Some((Err(error), None)),
+            Ok(Some(entry)) => Some((Ok(entry), (Some(journal), None))),
+            Ok(None) => unseen.map(|error| (Err(error), (None, None))),
+            Err(error) => Some((Err(error), (None, None))),
         }
     });
     Ok(entries.boxed())
@@ -205,10 +210,19 @@ impl Journal {
         match self.child.wait().await {
             // With nothing found it ends with 1 and says nothing.
             Ok(status) if status.success() || said.trim().is_empty() => Ok(()),
-            Ok(_) => Err(Error::Journal { detail: said.trim().to_owned() }),
+            Ok(_) => Err(complaint(said.trim())),
             Err(error) => Err(Error::Journal { detail: error.to_string() }),
         }
     }
+}
+
+/// What is wrong, by what `journalctl` has said. Its words are the same in every language.
+fn complaint(said: &str) -> Error {
+    let detail = said.to_owned();
+    if said.contains("timestamp") || said.contains("--since") || said.contains("--until") {
+        return Error::BadTime { detail };
+    }
+    Error::Journal { detail }
 }
 
 #[cfg(test)]
@@ -222,6 +236,7 @@ mod tests {
             follow: false,
             lines: None,
             since: None,
+            until: None,
             upstream: None,
             priority: None,
         }
@@ -242,6 +257,7 @@ mod tests {
             follow: true,
             lines: Some(20),
             since: Some("-1h".into()),
+            until: Some("now".into()),
             upstream: Some("--file=/etc/shadow".into()),
             priority: Some(4),
             ..query()
@@ -252,12 +268,13 @@ mod tests {
         --no-pager
         --all
         --output=json
-        --output-fields=MESSAGE,PRIORITY,UPSTREAM,SYSLOG_IDENTIFIER,_PID
+        --output-fields=MESSAGE,PRIORITY,UPSTREAM,SESSION,REQUEST_ID,SYSLOG_IDENTIFIER,_PID
         --unit=foxxy-bridge-work.service
         --unit=foxxy-bridge@work.service
         --follow
         --lines=20
         --since=-1h
+        --until=now
         --priority=4
         UPSTREAM=--file=/etc/shadow
         "#);
@@ -271,7 +288,7 @@ mod tests {
         --no-pager
         --all
         --output=json
-        --output-fields=MESSAGE,PRIORITY,UPSTREAM,SYSLOG_IDENTIFIER,_PID
+        --output-fields=MESSAGE,PRIORITY,UPSTREAM,SESSION,REQUEST_ID,SYSLOG_IDENTIFIER,_PID
         --follow
         --lines=20
         _SYSTEMD_INVOCATION_ID=abababababababababababababababab
@@ -287,13 +304,15 @@ mod tests {
     #[test]
     fn an_entry_has_what_the_bridge_wrote() {
         let line = r#"{"__CURSOR":"s=1","__REALTIME_TIMESTAMP":"1763900000123456","PRIORITY":"4","UPSTREAM":"time",
-            "MESSAGE":"retry","SYSLOG_IDENTIFIER":"foxxy-bridge","_PID":"77"}"#;
+            "MESSAGE":"retry","SYSLOG_IDENTIFIER":"foxxy-bridge","_PID":"77","SESSION":"0a1b2c3d","REQUEST_ID":"7"}"#;
         assert_eq!(
             parse(line).unwrap(),
             Entry {
                 time: 1_763_900_000_123_456,
                 priority: 4,
                 upstream: Some("time".into()),
+                session: Some("0a1b2c3d".into()),
+                request: Some("7".into()),
                 message: "retry".into(),
                 identifier: Some("foxxy-bridge".into()),
                 pid: Some(77),

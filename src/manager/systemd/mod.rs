@@ -1,5 +1,6 @@
 //! Keeping an instance running with systemd.
 
+mod access;
 mod connection;
 mod failure;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use zbus::DBusError;
 use zbus::proxy::CacheProperties;
 use zbus_systemd::systemd1::ManagerProxy;
 
+pub use access::Hidden;
 pub use connection::Host;
 pub use features::{MINIMUM, Version};
 
@@ -118,7 +120,19 @@ impl ServiceManager for Systemd {
     }
 
     fn logs<'a>(&'a self, query: &'a LogQuery) -> BoxFuture<'a, Result<LogStream, Error>> {
-        async { journal::stream(&journal::arguments(query, self.scope)) }.boxed()
+        async {
+            let hidden = access::hidden(self.scope).map(|why| Error::JournalHidden {
+                why,
+                scope: self.scope,
+                unit: query.name.unit(),
+            });
+            match hidden {
+                // It would wait for ever.
+                Some(hidden) if query.follow => Err(hidden),
+                hidden => journal::stream(&journal::arguments(query, self.scope), hidden),
+            }
+        }
+        .boxed()
     }
 }
 
