@@ -152,7 +152,7 @@ pub enum Error {
         detail: String,
     },
     /// There are lines, perhaps, that this user may not see.
-    #[error("this user may not read the log")]
+    #[error("this user may not read all of the log")]
     JournalHidden {
         /// What hides them.
         why: Hidden,

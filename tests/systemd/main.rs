@@ -8,6 +8,7 @@ mod failures;
 mod flags;
 mod foreground;
 mod killed;
+mod logs;
 mod machine;
 mod output;
 mod reload;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         reload::TESTS,
         sockets::TESTS,
         watchdog::TESTS,
+        logs::TESTS,
     ];
     let trials = tests.concat().into_iter().map(|(name, test)| {
         let booted = Arc::clone(&booted);

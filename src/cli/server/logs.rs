@@ -30,7 +30,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Up to then
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
     until: Option<String>,
     /// Of one server
     #[arg(long, value_name = "SERVER")]
@@ -72,6 +72,10 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
             None => Error::new(Exit::Failed, format!("the bridge `{name}` runs in the foreground"))
                 .hint("its log is in the terminal, or wherever else it was started"),
         });
+    }
+    if let (true, Some(_), Some(_)) = (options.follow, &options.since, options.lines) {
+        let what = "with --follow, the lines from before are chosen by --since or by --lines, not by both";
+        return Err(Error::new(Exit::Failed, what).hint("leave one of them out"));
     }
     let timed = options.since.is_some() || options.until.is_some();
     let query = LogQuery {

@@ -1,8 +1,8 @@
 //! Whether this user may read what a bridge has logged: `journalctl` says nothing both of what is not there and of what
 //! it may not show.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use rustix::fs::{Access, access};
 
@@ -29,86 +29,88 @@ impl Hidden {
     }
 }
 
+/// The files of a folder, and whether this user may read each.
+type Files = Vec<(String, bool)>;
+
 /// What hides the lines of that scope's bridges from this process, if anything does.
 pub(super) fn hidden(scope: Scope) -> Option<Hidden> {
     let machine = fs::read_to_string("/etc/machine-id").ok()?;
-    let uid = rustix::process::geteuid().as_raw();
-    let readable = |file: &Path| access(file, Access::READ_OK).is_ok();
-    hidden_in(Path::new("/"), machine.trim(), scope, uid, readable)
+    let folders =
+        ["/run/log/journal", "/var/log/journal"].map(|folder| Path::new(folder).join(machine.trim()));
+    hidden_in(folders.map(|folder| look(&folder)), scope, rustix::process::geteuid().as_raw())
 }
 
-fn hidden_in(
-    root: &Path,
-    machine: &str,
-    scope: Scope,
-    uid: u32,
-    readable: impl Fn(&Path) -> bool,
-) -> Option<Hidden> {
+fn look(folder: &Path) -> io::Result<Files> {
+    let files = fs::read_dir(folder)?.filter_map(Result::ok);
+    let readable = |file: &Path| access(file, Access::READ_OK).is_ok();
+    Ok(files.map(|file| (file.file_name().to_string_lossy().into_owned(), readable(&file.path()))).collect())
+}
+
+/// The folders are those in memory and on the disk.
+fn hidden_in(folders: [io::Result<Files>; 2], scope: Scope, uid: u32) -> Option<Hidden> {
     // What is in memory is moved to the disk once that is there: as long as it is not, nothing new is on the disk.
-    let places = [("run/log/journal", Hidden::Volatile), ("var/log/journal", Hidden::Machines)];
-    let (folder, reason) = places
-        .map(|(folder, reason)| (root.join(folder).join(machine), reason))
-        .into_iter()
-        .find(|(folder, _)| folder.join("system.journal").exists())?;
-    if readable(&folder.join("system.journal")) {
-        return None;
+    for (folder, reason) in folders.into_iter().zip([Hidden::Volatile, Hidden::Machines]) {
+        let reason = if scope == Scope::System { Hidden::Machines } else { reason };
+        match folder {
+            Ok(files) => {
+                let Some((_, readable)) = files.iter().find(|(name, _)| name == "system.journal") else {
+                    continue;
+                };
+                let (now, before) = (format!("user-{uid}.journal"), format!("user-{uid}@"));
+                let own = |(name, readable): &(String, bool)| {
+                    *readable && (*name == now || name.starts_with(&before))
+                };
+                let seen = *readable || scope == Scope::User && files.iter().any(own);
+                return (!seen).then_some(reason);
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Some(reason),
+            Err(_) => {}
+        }
     }
-    if scope == Scope::System {
-        return Some(Hidden::Machines);
-    }
-    let (now, before) = (format!("user-{uid}.journal"), format!("user-{uid}@"));
-    let own = fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok).any(|file| {
-        let name = file.file_name();
-        let name = name.to_string_lossy();
-        (name == now || name.starts_with(&before)) && readable(&file.path())
-    });
-    (!own).then_some(reason)
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MACHINE: &str = "0123456789abcdef0123456789abcdef";
+    const SYSTEM: (&str, bool) = ("system.journal", false);
 
-    fn looked_at(files: &[&str], scope: Scope, readable: &str) -> Option<Hidden> {
-        let root = tempfile::tempdir().unwrap();
-        for file in files {
-            let (folder, name) = file.split_once(' ').unwrap();
-            let folder = root.path().join(folder).join(MACHINE);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join(name), "").unwrap();
-        }
-        let readable =
-            |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(readable));
-        hidden_in(root.path(), MACHINE, scope, 1000, readable)
+    fn files(files: &[(&str, bool)]) -> io::Result<Files> {
+        Ok(files.iter().map(|(name, readable)| ((*name).to_owned(), *readable)).collect())
+    }
+
+    fn none() -> io::Result<Files> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn on_disk(there: &[(&str, bool)], scope: Scope) -> Option<Hidden> {
+        hidden_in([none(), files(there)], scope, 1000)
     }
 
     #[test]
     fn a_user_may_read_their_own_part_and_nobody_elses() {
-        let disk = ["var/log/journal system.journal", "var/log/journal user-1000.journal"];
-        assert_eq!(looked_at(&disk, Scope::User, "user-"), None);
-        assert_eq!(looked_at(&disk, Scope::System, "user-"), Some(Hidden::Machines));
-        assert_eq!(looked_at(&disk, Scope::System, ".journal"), None);
-        let rotated = ["var/log/journal system.journal", "var/log/journal user-1000@0-1-2.journal"];
-        assert_eq!(looked_at(&rotated, Scope::User, "user-"), None);
-        let anothers = ["var/log/journal system.journal", "var/log/journal user-10000.journal"];
-        assert_eq!(looked_at(&anothers, Scope::User, "user-"), Some(Hidden::Machines));
+        let own = [SYSTEM, ("user-1000.journal", true)];
+        assert_eq!(on_disk(&own, Scope::User), None);
+        assert_eq!(on_disk(&own, Scope::System), Some(Hidden::Machines));
+        assert_eq!(on_disk(&[("system.journal", true)], Scope::System), None);
+        assert_eq!(on_disk(&[SYSTEM, ("user-1000@0-1-2.journal", true)], Scope::User), None);
+        let anothers = [SYSTEM, ("user-10000.journal", true), ("user-1000.journal", false)];
+        assert_eq!(on_disk(&anothers, Scope::User), Some(Hidden::Machines));
     }
 
     #[test]
     fn what_was_on_the_disk_does_not_count_while_the_journal_is_in_memory() {
-        let files = [
-            "run/log/journal system.journal",
-            "var/log/journal system.journal",
-            "var/log/journal user-1000.journal",
-        ];
-        assert_eq!(looked_at(&files, Scope::User, "user-"), Some(Hidden::Volatile));
-        assert_eq!(looked_at(&files, Scope::User, "system"), None);
+        let disk = || files(&[SYSTEM, ("user-1000.journal", true)]);
+        let memory = |memory| hidden_in([memory, disk()], Scope::User, 1000);
+        assert_eq!(memory(files(&[SYSTEM])), Some(Hidden::Volatile));
+        assert_eq!(memory(Err(io::ErrorKind::PermissionDenied.into())), Some(Hidden::Volatile));
+        assert_eq!(memory(files(&[("system.journal", true)])), None);
+        assert_eq!(memory(files(&[])), None, "it has been moved");
     }
 
     #[test]
     fn where_there_is_no_journal_nothing_is_hidden() {
-        assert_eq!(looked_at(&[], Scope::User, ""), None);
+        assert_eq!(hidden_in([none(), none()], Scope::User, 1000), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -28,12 +28,15 @@ const DEFAULT_PRIORITY: u8 = 6;
 const WARNING: u8 = 4;
 
 /// The arguments of `journalctl` for what an instance has logged, whichever of its units ran it.
-pub(super) fn arguments(query: &LogQuery, scope: Scope) -> Vec<String> {
+fn arguments(query: &LogQuery, scope: Scope) -> Vec<String> {
     let mut arguments = common();
     let option = scope.journal_flag();
     arguments.extend([query.name.unit(), query.name.template_unit()].map(|unit| format!("{option}={unit}")));
     if query.follow {
         arguments.push("--follow".into());
+    }
+    if is_reversed(query) {
+        arguments.push("--reverse".into());
     }
     match query.lines {
         Some(lines) => arguments.push(format!("--lines={lines}")),
@@ -52,6 +55,12 @@ pub(super) fn arguments(query: &LogQuery, scope: Scope) -> Vec<String> {
         arguments.push(format!("UPSTREAM={upstream}"));
     }
     arguments
+}
+
+/// Whether the lines are asked for backwards: the last ones before or since a time are not to be had otherwise, as
+/// `journalctl` then counts from the beginning.
+fn is_reversed(query: &LogQuery) -> bool {
+    query.lines.is_some() && !query.follow && (query.since.is_some() || query.until.is_some())
 }
 
 /// The arguments of `journalctl` for the last lines of one run of a bridge.
@@ -90,7 +99,7 @@ fn common() -> Vec<String> {
 }
 
 /// One line of `journalctl --output=json`; `None` when it is no journal entry.
-pub(super) fn parse(line: &str) -> Option<Entry> {
+fn parse(line: &str) -> Option<Entry> {
     let Ok(Value::Object(fields)) = serde_json::from_str(line) else { return None };
     let text = |key| fields.get(key).and_then(field_text);
     Some(Entry {
@@ -122,18 +131,33 @@ fn field_text(value: &Value) -> Option<String> {
     }
 }
 
-/// What `journalctl` finds with these arguments; when that is nothing, the error `unseen`, if there is one.
-pub(super) fn stream(arguments: &[String], unseen: Option<Error>) -> Result<LogStream, Error> {
-    let journal = Journal::open(arguments)?;
+/// What an instance has logged, and after it the error `unseen`, if that is why there may be more.
+pub(super) fn stream(query: &LogQuery, scope: Scope, unseen: Option<Error>) -> Result<LogStream, Error> {
+    let found = found(Journal::open(&arguments(query, scope))?, unseen);
+    if !is_reversed(query) {
+        return Ok(found);
+    }
+    // As many as were asked for.
+    let turned = found.collect::<Vec<_>>().map(|mut entries| {
+        let error = entries.pop_if(|entry| entry.is_err());
+        entries.reverse();
+        entries.extend(error);
+        futures_util::stream::iter(entries)
+    });
+    Ok(turned.flatten_stream().boxed())
+}
+
+fn found(journal: Journal, unseen: Option<Error>) -> LogStream {
     let entries = futures_util::stream::unfold((Some(journal), unseen), |(journal, unseen)| async {
         let mut journal = journal?;
         match journal.next().await {
-            Ok(Some(entry)) => Some((Ok(entry), (Some(journal), None))),
+            Ok(Some(entry)) => Some((Ok(entry), (Some(journal), unseen))),
             Ok(None) => unseen.map(|error| (Err(error), (None, None))),
+            Err(error @ Error::Journal { .. }) => Some((Err(unseen.unwrap_or(error)), (None, None))),
             Err(error) => Some((Err(error), (None, None))),
         }
     });
-    Ok(entries.boxed())
+    entries.boxed()
 }
 
 /// The last lines of a run that failed: the bridge's own, or else systemd's complaints about it; none when the journal
@@ -278,6 +302,24 @@ mod tests {
         --priority=4
         UPSTREAM=--file=/etc/shadow
         "#);
+    }
+
+    #[test]
+    fn the_last_lines_of_a_time_are_asked_for_backwards() {
+        let reversed = |query: LogQuery| arguments(&query, Scope::User).contains(&"--reverse".to_owned());
+        let until = LogQuery { until: Some("now".into()), ..query() };
+        assert!(!reversed(until.clone()));
+        assert!(reversed(LogQuery { lines: Some(1), ..until }));
+        assert!(!reversed(LogQuery { lines: Some(1), ..query() }));
+    }
+
+    #[test]
+    fn a_bad_time_is_told_from_a_journal_that_cannot_be_read() {
+        for said in ["Failed to parse timestamp: soon", "--since= must be before --until=."] {
+            assert!(matches!(complaint(said), Error::BadTime { .. }), "{said}");
+        }
+        let said = "No journal files were opened due to insufficient permissions.";
+        assert!(matches!(complaint(said), Error::Journal { .. }));
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl ServiceManager for Systemd {
             match hidden {
                 // It would wait for ever.
                 Some(hidden) if query.follow => Err(hidden),
-                hidden => journal::stream(&journal::arguments(query, self.scope), hidden),
+                hidden => journal::stream(query, self.scope, hidden),
             }
         }
         .boxed()
