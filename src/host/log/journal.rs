@@ -128,14 +128,20 @@ impl Sender {
             return self.drained(&mut backlog);
         };
         loop {
-            let next = {
+            // With it, how many lines are lost when it is.
+            let (next, lines) = {
                 let mut backlog = self.backlog();
-                let Some(next) = backlog.waiting.pop_front() else {
-                    self.tell_lost(&mut backlog);
-                    return self.drained(&mut backlog);
-                };
-                backlog.bytes -= next.len();
-                next
+                match backlog.waiting.pop_front() {
+                    Some(next) => {
+                        backlog.bytes -= next.len();
+                        (next, 1)
+                    }
+                    None if backlog.lost > 0 => {
+                        let lost = backlog.lost;
+                        (self.take_lost(&mut backlog), lost)
+                    }
+                    None => return self.drained(&mut backlog),
+                }
             };
             let sent = loop {
                 match socket.send_to(&next, &self.to) {
@@ -146,7 +152,11 @@ impl Sender {
                 }
             };
             if sent.is_err() {
-                self.backlog().lost += 1;
+                // Nobody listens: there is nothing to wait for.
+                let mut backlog = self.backlog();
+                backlog.lost += lines;
+                backlog.forget();
+                return self.drained(&mut backlog);
             }
         }
     }
@@ -156,19 +166,24 @@ impl Sender {
         self.empty.notify_all();
     }
 
-    /// Says how many lines are missing from the journal, if any are and it can be said.
+    /// Says how many lines are missing from the journal, if that can be said at once.
     fn tell_lost(&self, backlog: &mut Backlog) {
-        if backlog.lost == 0 {
-            return;
+        let lost = backlog.lost;
+        let told = self.take_lost(backlog);
+        if self.socket.send_to(&told, &self.to).is_err() {
+            backlog.lost = lost;
         }
+    }
+
+    /// The line that says how many are missing.
+    fn take_lost(&self, backlog: &mut Backlog) -> Vec<u8> {
+        let lost = std::mem::take(&mut backlog.lost);
         let mut line = Datagram::new(Level::Warning.priority(), IDENTIFIER, &self.instance);
         line.put(
             "MESSAGE",
-            &format!("{} lines before this one are missing: the journal did not take them", backlog.lost),
+            &format!("{lost} lines before this one are missing: the journal did not take them"),
         );
-        if self.socket.send_to(&line.0, &self.to).is_ok() {
-            backlog.lost = 0;
-        }
+        line.0
     }
 }
 
