@@ -35,7 +35,7 @@ pub(crate) struct Options {
     /// Of one server
     #[arg(long, value_name = "SERVER")]
     upstream: Option<String>,
-    /// That and what is more urgent
+    /// That and what is more urgent: error, warning, info or debug
     #[arg(long, value_name = "LEVEL", value_parser = str::parse::<Level>, default_value = "debug", hide_default_value = true)]
     level: Level,
     /// How to print a line

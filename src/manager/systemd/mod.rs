@@ -121,7 +121,8 @@ impl ServiceManager for Systemd {
 
     fn logs<'a>(&'a self, query: &'a LogQuery) -> BoxFuture<'a, Result<LogStream, Error>> {
         async {
-            let hidden = access::hidden(self.scope).map(|why| Error::JournalHidden {
+            let since = self.find_instance(&query.name).await?.and_then(|managed| managed.since);
+            let hidden = access::hidden(self.scope, since).map(|why| Error::JournalHidden {
                 why,
                 scope: self.scope,
                 unit: query.name.unit(),
