@@ -4,6 +4,9 @@
 
 PREFIX ?= /usr/local
 bindir ?= $(PREFIX)/bin
+datadir ?= $(PREFIX)/share
+# The bus reads /usr/share and /etc only: for another PREFIX, /etc/dbus-1/system.d is the place.
+dbuspolicydir ?= $(datadir)/dbus-1/system.d
 docdir ?= $(PREFIX)/share/doc/foxxy-bridge
 licensedir ?= $(PREFIX)/share/licenses/foxxy-bridge
 
@@ -128,6 +131,7 @@ deps:
 install:
 	@[ -x $(BINARY) ] || { echo 'make install: $(BINARY) is not built: run make first, as yourself' >&2; exit 1; }
 	$(INSTALL) -D -m 0755 $(BINARY) $(DESTDIR)$(bindir)/foxxy-bridge
+	$(INSTALL) -D -m 0644 -t $(DESTDIR)$(dbuspolicydir) contrib/dbus-1/foxxy-bridge.conf
 	$(INSTALL) -D -m 0644 -t $(DESTDIR)$(docdir) README.md
 	$(INSTALL) -D -m 0644 -t $(DESTDIR)$(licensedir) LICENSE-APACHE LICENSE-MIT
 

@@ -18,11 +18,12 @@ use crate::config::Config;
 use crate::control::{Changes, Manager, Status, UpstreamState};
 use crate::host::cgroup::Groups;
 use crate::host::inherited::{self, Inherited};
-use crate::host::log::{self, Detail};
+use crate::host::log::{self, Level};
+use crate::host::log_control::{self, Bus};
 use crate::host::signals::{Hangup, Termination};
 use crate::host::{notify, port, unit};
 use crate::http::{self, Control, Guard, Order};
-use crate::instance::{Holder, Instance, Lock, LockError};
+use crate::instance::{Holder, Instance, Lock, LockError, Scope};
 
 /// Of the time to stop, what is kept for ending the upstreams once the clients are done.
 const FOR_UPSTREAMS: Duration = Duration::from_secs(8);
@@ -45,7 +46,7 @@ pub struct Options {
     /// The TCP port; 0 takes a free one.
     pub port: u16,
     /// How much is logged.
-    pub detail: Detail,
+    pub level: Level,
 }
 
 /// A config to be put in force.
@@ -135,7 +136,7 @@ fn held_by(holder: Option<&Holder>) -> String {
 
 /// Serves until a signal ends it. A failure is also told to the service manager, as the bridge's last words.
 pub fn run(options: Options) -> Result<(), Error> {
-    let recent = log::start(options.instance.name().as_str(), options.detail);
+    let recent = log::start(options.instance.name().as_str(), options.level);
     // One thread: the relay spends its time in the kernel, and handing messages between threads costs more than it
     // gives, with few processors above all.
     let runtime =
@@ -146,6 +147,7 @@ pub fn run(options: Options) -> Result<(), Error> {
     }
     // Blocking look-ups of names may still be under way; nobody waits for them.
     runtime.shutdown_background();
+    log::flush();
     ended
 }
 
@@ -176,6 +178,15 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
         source,
     })?;
     let unit = unit::own();
+    // Whoever runs the bridge by hand sees its log, and started it at the level of their choice.
+    let log_control = instance.name().bus_names().filter(|_| unit.is_some()).map(|[transient, kept]| {
+        let name = if unit.as_ref() == Some(&instance.template_unit_name()) { kept } else { transient };
+        let bus = match instance.scope() {
+            Scope::User => Bus::User,
+            Scope::System => Bus::System,
+        };
+        tokio::spawn(log_control::serve(bus, name))
+    });
     let about = About {
         name: instance.name().to_string(),
         manager: if unit.is_some() { Manager::Systemd } else { Manager::Foreground },
@@ -219,6 +230,9 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
     };
     tracing::info!("stopping: {signal}");
     watchdog.abort();
+    if let Some(log_control) = log_control {
+        log_control.abort();
+    }
     notify::stopping("stopping");
     bridge.begin_stop();
     stop.cancel();

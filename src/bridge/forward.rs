@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -59,11 +60,15 @@ impl Forward {
         sink: Option<mpsc::Sender<Bytes>>,
     ) -> Vec<u8> {
         let _held = session.hold();
+        let began = tracing::enabled!(tracing::Level::DEBUG).then(Instant::now);
         let outcome = match self.ask(&message, &session, sink.clone()).await {
             // It never got there, so that a second try cannot do anything twice.
             Err(Failure::Call(CallError::NotDelivered(_))) => self.ask(&message, &session, sink).await,
             outcome => outcome,
         };
+        if let Some(began) = began {
+            self.log(&session, &outcome, began.elapsed());
+        }
         match outcome {
             Ok(reply) => reply.under(&self.id),
             Err(failure) => {
@@ -79,6 +84,23 @@ impl Forward {
                 }
             }
         }
+    }
+
+    /// Says how a request went; only for developers, as there may be thousands in a second.
+    fn log(&self, session: &Session, outcome: &Result<Reply, Failure>, took: Duration) {
+        let upstream = &self.upstream.spec.name;
+        let outcome = match outcome {
+            Ok(_) => "was answered".to_owned(),
+            Err(Failure::Unavailable(error)) => format!("failed: {error}"),
+            Err(Failure::Call(error)) => format!("failed: {error}"),
+        };
+        tracing::debug!(
+            upstream,
+            session = session.log_name(),
+            request_id = self.id.chars().take(64).collect::<String>(),
+            "a request {outcome} after {} ms",
+            took.as_millis()
+        );
     }
 
     async fn ask(

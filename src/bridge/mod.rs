@@ -31,7 +31,7 @@ use self::upstream::{Builtin, Hub, Lists, Upstream};
 use crate::config::Config;
 use crate::control::{BridgeState, Manager, Status, UpstreamState, UpstreamStatus};
 use crate::host::cgroup::Groups;
-use crate::host::log::Recent;
+use crate::host::log::{self, Recent};
 
 /// The MCP versions that have sessions, which are those that the bridge speaks, oldest first.
 pub const PROTOCOLS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
@@ -172,6 +172,7 @@ impl Bridge {
     /// Ends a session at its client's word.
     pub fn end_session(&self, id: &str) {
         if let Some(session) = self.core.sessions.end(id) {
+            tracing::debug!(session = session.log_name(), "its client has ended the session");
             self.core.forget(&[session]);
         }
     }
@@ -279,10 +280,10 @@ impl Core {
             tokio::select! {
                 () = tokio::time::sleep(SWEEP) => {
                     let over = self.sessions.sweep();
-                    if !over.is_empty() {
-                        tracing::debug!("{} sessions were idle for too long", over.len());
-                        self.forget(&over);
+                    for session in &over {
+                        tracing::debug!(session = session.log_name(), "the session was idle for too long");
                     }
+                    self.forget(&over);
                 }
                 () = self.stopping.cancelled() => return,
             }
@@ -309,6 +310,7 @@ impl Core {
             started_at: self.started_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             uptime_seconds: self.began.elapsed().as_secs(),
             sessions: self.sessions.count(),
+            log_level: log::level(),
             path: std::env::var("PATH").unwrap_or_default(),
             upstreams: upstreams.collect(),
         };

@@ -82,6 +82,7 @@ impl Bridge {
         self.core.forget(&over);
         match session {
             Some(session) => {
+                tracing::debug!(session = session.log_name(), "a session has begun, MCP {protocol}");
                 let answer = wire::result(id.get(), &welcome).into_bytes();
                 NewSession { session: Some(session), answer }
             }

@@ -107,6 +107,11 @@ impl Session {
         Self::new(String::new(), View::All, protocol)
     }
 
+    /// What the log calls it: enough of the id to find it by, too little to use it.
+    pub(crate) fn log_name(&self) -> &str {
+        self.id.get(..8).unwrap_or_default()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

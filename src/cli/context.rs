@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::error::Error;
 use super::output;
 use crate::config::{self, Choice, Invalid, Loaded, Sources};
-use crate::host::{self, log::Detail};
+use crate::host::{self, log::Level};
 use crate::instance::environment::Variables;
 use crate::instance::{self, Instance, Name, Paths, Scope, lock};
 
@@ -54,8 +54,8 @@ impl Context {
     }
 
     /// How much is logged.
-    pub(crate) fn detail(&self) -> Detail {
-        if self.debug { Detail::Debug } else { Detail::Normal }
+    pub(crate) fn level(&self) -> Level {
+        if self.debug { Level::Debug } else { Level::Info }
     }
 
     /// The config file that a command works with; `None` is the built-in default.

@@ -6,6 +6,9 @@ use std::process::exit;
 
 use anstyle::{AnsiColor, Style};
 use clap::ColorChoice;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tokio::sync::oneshot;
 
 use super::error::Error;
 
@@ -57,6 +60,31 @@ pub(crate) fn complain(error: &Error) {
     }
     if let Some(hint) = &error.hint {
         note(format!("{GOOD}hint:{GOOD:#} {hint}"));
+    }
+}
+
+/// Waits until nobody reads standard output any more, as when `head` has had enough; for ever where that does not show.
+pub(crate) async fn reader_gone() {
+    let (tell, told) = oneshot::channel();
+    let watch = move || {
+        let stdout = io::stdout();
+        let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+        loop {
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => {}
+                Ok(_) if polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => {
+                    // Whoever waited may have ended.
+                    let _ = tell.send(());
+                    return;
+                }
+                _ => return,
+            }
+        }
+    };
+    // The thread ends with the process: nothing else would wake it.
+    let watching = std::thread::Builder::new().name("reader".to_owned()).spawn(watch);
+    if watching.is_err() || told.await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{Changes, Status};
+use crate::host::log::Level;
 
 /// How long a bridge may take to answer; one that serves answers in a few milliseconds.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -80,6 +81,19 @@ pub async fn reload(socket: &Path) -> Result<Changes, ReloadError> {
         return Err(strange(format!("HTTP {code}")).into());
     }
     Ok(serde_json::from_slice(&body).map_err(|error| strange(error.to_string()))?)
+}
+
+/// Has the bridge behind that socket log at another level.
+pub async fn set_log_level(socket: &Path, level: Level) -> Result<(), AskError> {
+    let path = || socket.display().to_string();
+    let strange = |reason: String| AskError::Strange { path: path(), reason };
+    let asked = async {
+        let stream = connect(socket).await?;
+        exchange(stream, Method::POST, &format!("/log-level?level={level}")).await.map_err(strange)
+    };
+    let (code, _) =
+        tokio::time::timeout(PATIENCE, asked).await.map_err(|_| AskError::Silent { path: path() })??;
+    if code.is_success() { Ok(()) } else { Err(strange(format!("HTTP {code}"))) }
 }
 
 #[derive(serde::Deserialize)]

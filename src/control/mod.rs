@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::log::Level;
+
 /// A running bridge, as it sees itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -33,6 +35,9 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// MCP sessions that clients hold.
     pub sessions: usize,
+    /// How much it logs.
+    #[serde(default)]
+    pub log_level: Level,
     /// The folders that upstream commands are looked for in.
     pub path: String,
     /// In the order of the config.

@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod exposure;
 pub mod inherited;
 pub mod log;
+pub mod log_control;
 pub mod machine;
 pub mod notify;
 pub mod path;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Listener, Refusal, json, status};
 use crate::bridge::Bridge;
 use crate::control::Changes;
+use crate::host::log::{self, Level};
 
 /// The socket, gone from its folder when this is dropped.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ impl Control {
         Router::new()
             .route("/status", get(status::status))
             .route("/reload", post(move || reload(orders.clone())))
+            .route("/log-level", post(log_level))
             .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "this bridge does not know that order"))
             .with_state(bridge)
     }
@@ -63,6 +66,16 @@ async fn reload(orders: mpsc::Sender<Order>) -> Result<Response, Refusal> {
         Ok(body) => Ok(json(StatusCode::OK, body)),
         Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
+}
+
+/// `?level=`, by any name that syslog(3) has for one.
+async fn log_level(RawQuery(query): RawQuery) -> Result<Response, Refusal> {
+    let named = query.as_deref().and_then(|query| query.strip_prefix("level=")).unwrap_or_default();
+    let level: Level =
+        named.parse().map_err(|reason: String| Refusal::new(StatusCode::BAD_REQUEST, reason))?;
+    log::set_level(level);
+    tracing::info!("logging at {level} level from now on, as the command line asked");
+    Ok(json(StatusCode::OK, serde_json::json!({ "level": level }).to_string()))
 }
 
 impl Listener for Control {

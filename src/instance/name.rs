@@ -88,6 +88,21 @@ impl Name {
         format!("foxxy-bridge@{self}.socket")
     }
 
+    /// What the bridge is called on the bus of its manager, in a transient unit and in one of the template: no two units
+    /// may have the same name there. `None` when no bus takes the name: between dots there must be something, and that
+    /// may not begin with a digit.
+    pub fn bus_names(&self) -> Option<[String; 2]> {
+        let is_element =
+            |part: &str| !part.is_empty() && !part.starts_with(|first: char| first.is_ascii_digit());
+        let names = Self::bus_names_of(&self.0);
+        names[0].split('.').all(is_element).then_some(names)
+    }
+
+    /// The same for anything that stands in the place of a name.
+    pub fn bus_names_of(instance: &str) -> [String; 2] {
+        ["t", "i"].map(|kind| format!("foxxy_bridge.{kind}_{instance}"))
+    }
+
     /// The name in a unit's name, of either kind; `None` for a unit that is not ours.
     pub fn from_unit(unit: &str) -> Option<Self> {
         let stem = unit.strip_suffix(".service")?;
@@ -186,6 +201,17 @@ mod tests {
         assert!(message("a\nb").contains("cannot have '\\n'"));
         assert!(message("größe").contains("cannot have 'ö'"));
         assert!(message(&"x".repeat(65)).contains("at most 64"));
+    }
+
+    #[test]
+    fn the_bus_takes_every_bus_name_that_is_made() {
+        let bus_name = |text: &str| text.parse::<Name>().unwrap().bus_names().map(|[transient, _]| transient);
+        assert_eq!(bus_name("work").as_deref(), Some("foxxy_bridge.t_work"));
+        assert_eq!(bus_name("1-a.b_c").as_deref(), Some("foxxy_bridge.t_1-a.b_c"));
+        for not_one in ["v1.2", "a..b", "a."] {
+            assert_eq!(bus_name(not_one), None, "{not_one}");
+        }
+        assert!(bus_name(&"x".repeat(MAX_NAME_LEN)).is_some_and(|name| name.len() <= 255));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Entry;
+use super::systemd::Hidden;
 use crate::instance::{Name, Scope};
 
 /// What a caller does differently about; one exit code each.
@@ -188,6 +189,22 @@ pub enum Error {
         /// What `journalctl` said.
         detail: String,
     },
+    /// There are lines, perhaps, that this user may not see.
+    #[error("this user may not read all of the log")]
+    JournalHidden {
+        /// What hides them.
+        why: Hidden,
+        /// Whose manager keeps the bridge.
+        scope: Scope,
+        /// The bridge's unit.
+        unit: String,
+    },
+    /// A time that the log is to begin or end at.
+    #[error("the time after --since or --until cannot be used")]
+    BadTime {
+        /// What `journalctl` said.
+        detail: String,
+    },
     /// `journalctl` cannot be run.
     #[error("`journalctl` cannot be run")]
     NoJournalctl {
@@ -241,7 +258,7 @@ impl Error {
             | Self::NoAnswer { .. }
             | Self::Lost { .. }
             | Self::TooOld { .. } => ErrorKind::Unreachable,
-            Self::NotPermitted { .. } => ErrorKind::NotPermitted,
+            Self::NotPermitted { .. } | Self::JournalHidden { .. } => ErrorKind::NotPermitted,
             Self::NotRunning { .. } => ErrorKind::NotRunning,
             Self::Rejected { .. }
             | Self::NotText { .. }
@@ -254,6 +271,7 @@ impl Error {
             | Self::DidNotListen { .. }
             | Self::DidNotStop { .. }
             | Self::Journal { .. }
+            | Self::BadTime { .. }
             | Self::NoJournalctl { .. }
             | Self::Bus { .. } => ErrorKind::Failed,
         }
@@ -277,7 +295,9 @@ impl Error {
             Self::BusUnreachable { detail, .. }
             | Self::NotPermitted { detail, .. }
             | Self::Rejected { detail, .. }
+            | Self::BadTime { detail }
             | Self::Journal { detail } => detail.clone(),
+            Self::JournalHidden { why, .. } => why.why().into(),
             Self::NotOnBus { .. } => "the bus was started by something else, such as dbus-run-session".into(),
             Self::NotText { .. } => "it is not UTF-8".into(),
             Self::LostCharacter { character, version, .. } => {
@@ -339,6 +359,20 @@ impl Error {
             }
             Self::DidNotStop { name, .. } => format!("kill it: foxxy-bridge server stop {name} --force"),
             Self::Journal { .. } => "add this user to the group systemd-journal, or read it with sudo".into(),
+            Self::JournalHidden { scope, unit, .. } => {
+                let field = match scope {
+                    Scope::User => "_SYSTEMD_USER_UNIT",
+                    Scope::System => "_SYSTEMD_UNIT",
+                };
+                format!(
+                    "have this user added to it (`sudo usermod -aG systemd-journal USER`) and log in again; \
+                     or, this once, `sudo journalctl {field}={unit}`"
+                )
+            }
+            Self::BadTime { .. } => {
+                "write \"2026-01-31 12:00\", \"10 min ago\", yesterday or now; systemd.time(7) has all forms"
+                    .into()
+            }
             Self::LostCharacter { character, .. } => {
                 format!("use a path without `{character}`; a link to the file or folder will do")
             }

@@ -230,6 +230,8 @@ pub struct LogQuery {
     pub lines: Option<u32>,
     /// From this time on, in the forms that `journalctl --since` reads.
     pub since: Option<String>,
+    /// Up to this time, in the same forms.
+    pub until: Option<String>,
     /// Only of this upstream.
     pub upstream: Option<String>,
     /// Only this syslog priority (0 emergency … 7 debug) and what is more urgent.
@@ -245,6 +247,10 @@ pub struct Entry {
     pub priority: u8,
     /// The upstream that it is about.
     pub upstream: Option<String>,
+    /// The session that it is about, as the log calls it.
+    pub session: Option<String>,
+    /// The client's request that it is about, its id as JSON.
+    pub request: Option<String>,
     /// The text.
     pub message: String,
     /// The program that said it.

@@ -12,6 +12,7 @@ mod failures;
 mod flags;
 mod foreground;
 mod killed;
+mod logs;
 mod machine;
 mod output;
 mod packaged;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         races::TESTS,
         enable::TESTS,
         packaged::TESTS,
+        logs::TESTS,
     ];
     let tests = tests.concat().into_iter().map(|test| (test, false));
     let tests: Vec<_> = tests.chain(soak::TESTS.iter().map(|test| (*test, true))).collect();

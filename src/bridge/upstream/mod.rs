@@ -7,6 +7,7 @@ mod handshake;
 mod http;
 mod offer;
 mod spec;
+mod stderr;
 mod stdio;
 mod supervise;
 

@@ -9,19 +9,18 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::{Notify, watch};
 
 use super::child::{Program, SpawnError, Started, describe, exited, signal_group, spawn};
 use super::connection::{CallError, Connection};
+use super::stderr;
 use crate::host::cgroup::{Group, Usage, why_not_entered};
 
 /// What may wait to be written to a child that does not read; more is refused.
 const MAX_UNWRITTEN: usize = 64 << 20;
 /// The longest message that a child may send.
 const MAX_MESSAGE: usize = 64 << 20;
-/// The longest line of a child's standard error that is logged whole.
-const MAX_LOG_LINE: usize = 8 << 10;
 /// How long a child may take to end by itself once its standard input is closed, and again once it got SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -81,7 +80,7 @@ impl Pipe {
     /// `connection`.
     pub(crate) fn open(program: &Program, connection: &Arc<Connection>) -> Result<Self, SpawnError> {
         let Started { mut child, group, unenforced } = spawn(program)?;
-        let (Some(stdin), Some(stdout), Some(stderr)) =
+        let (Some(stdin), Some(stdout), Some(errors)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             unreachable!("all three were asked for");
@@ -92,7 +91,7 @@ impl Pipe {
         let last_words = Arc::new(Mutex::new(String::new()));
         tokio::spawn(write(stdin, Arc::clone(&outbox)));
         let reading = tokio::spawn(read(program.name.clone(), stdout, Arc::clone(connection)));
-        let logging = tokio::spawn(log(program.name.clone(), stderr, Arc::clone(&last_words)));
+        let logging = tokio::spawn(stderr::log(program.name.clone(), errors, Arc::clone(&last_words)));
         let end = End {
             name: program.name.clone(),
             command: program.command.clone(),
@@ -201,24 +200,6 @@ async fn read(name: String, mut stdout: ChildStdout, connection: Arc<Connection>
         Ok(true) => None,
         Ok(false) => Some(format!("it sent a message of more than {} MiB", MAX_MESSAGE >> 20)),
         Err(error) => Some(format!("its standard output cannot be read: {error}")),
-    }
-}
-
-async fn log(name: String, mut stderr: ChildStderr, last_words: Arc<Mutex<String>>) {
-    let mut buffer = BytesMut::with_capacity(1 << 10);
-    loop {
-        let taken = each_line(&mut stderr, &mut buffer, MAX_LOG_LINE, |line| {
-            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if !line.is_empty() {
-                tracing::info!(upstream = name, "{line}");
-                *last_words.lock().unwrap_or_else(PoisonError::into_inner) = line;
-            }
-        });
-        match taken.await {
-            // Too long a line: what there is of it is a line.
-            Ok(false) => tracing::info!(upstream = name, "{}", String::from_utf8_lossy(&buffer.split())),
-            Ok(true) | Err(_) => return,
-        }
     }
 }
 

@@ -12,7 +12,15 @@ pub(super) async fn readable(facts: &Facts) -> Vec<Finding> {
     let Ok(systemd) = &facts.systemd else { return Vec::new() };
     // Whether there is anything of a bridge does not matter.
     let Ok(name) = "default".parse() else { return Vec::new() };
-    let query = LogQuery { name, follow: false, lines: Some(1), since: None, upstream: None, priority: None };
+    let query = LogQuery {
+        name,
+        follow: false,
+        lines: Some(1),
+        since: None,
+        until: None,
+        upstream: None,
+        priority: None,
+    };
     let first = match systemd.logs(&query).await {
         Ok(mut entries) => entries.next().await.transpose(),
         Err(error) => Err(error),

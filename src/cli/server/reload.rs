@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::survey::Survey;
-use super::{Context, Targets, unit};
+use super::{Context, Targets, start, unit};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
@@ -34,7 +34,10 @@ async fn reload(survey: &Survey, paths: &Paths, name: &Name, context: &Context) 
         unit::write_environment(&instance, &read)?;
     }
     match client::reload(&instance.control_socket()).await {
-        Ok(changes) => output::say(format!("reloaded {name}: {changes}")),
+        Ok(changes) => {
+            let level = start::debugging(&instance.control_socket(), context).await?;
+            output::say(format!("reloaded {name}: {changes}{level}"));
+        }
         Err(client::ReloadError::Refused(reason)) => {
             let mut error =
                 Error::new(Exit::BadConfig, format!("{name} goes on with the config from before"));

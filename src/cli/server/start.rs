@@ -1,5 +1,6 @@
 //! `server start`: serve here, or have the service manager keep a bridge.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::cli::output::{self, GOOD, STRONG};
 use crate::config::{Loaded, Scope as ConfigScope};
 use crate::control::client;
 use crate::daemon::{self, Served};
+use crate::host::log::Level;
 use crate::host::signals::Termination;
 use crate::instance::environment::{self, Variables};
 use crate::instance::{Instance, Name, Paths, Scope, lock};
@@ -106,7 +108,7 @@ pub(super) fn serve(options: &Options, context: &Context) -> Result<Exit, Error>
     let given = instance.as_ref().map(given_variables).unwrap_or_default();
     let (read, instance) = (read(&context, &paths, &given)?, instance?);
     let bridge = &read.loaded.config.bridge;
-    let (again, own, detail) = (context.clone(), instance.clone(), context.detail());
+    let (again, own, level) = (context.clone(), instance.clone(), context.level());
     daemon::run(daemon::Options {
         instance,
         host: options.host.clone().unwrap_or_else(|| bridge.host.as_str().to_owned()),
@@ -116,7 +118,7 @@ pub(super) fn serve(options: &Options, context: &Context) -> Result<Exit, Error>
             let read = again.read_with(again.config_path(&paths).as_deref(), &given_variables(&own));
             read.map(served).map_err(|invalid| words(&invalid.into()))
         }),
-        detail,
+        level,
     })?;
     Ok(Exit::Ok)
 }
@@ -187,7 +189,8 @@ pub(super) async fn start(options: &Options, context: &Context) -> Result<Exit, 
     // One that somebody else is just starting is waited for, by the manager.
     if let Some(known) = same(&survey, &instance).filter(|known| options.force || !starting(known)) {
         if !options.force {
-            return already(known, &read, &address);
+            let instance = Instance::new(known.name.clone(), None, paths.clone())?;
+            return already(known, &instance, &read, &address, context).await;
         }
         let name = known.name.clone();
         if options.dry_run {
@@ -217,7 +220,13 @@ fn same<'a>(survey: &'a Survey, instance: &Instance) -> Option<&'a Known> {
 }
 
 /// It runs already: that is as good, unless it is not what was asked for.
-fn already(known: &Known, read: &Read, wanted: &Address) -> Result<Exit, Error> {
+async fn already(
+    known: &Known,
+    instance: &Instance,
+    read: &Read,
+    wanted: &Address,
+    context: &Context,
+) -> Result<Exit, Error> {
     let bridge = &read.loaded.config.bridge;
     let Ok(status) = &known.status else {
         let what = format!("the bridge `{}` is {}", known.name, known.state());
@@ -234,8 +243,22 @@ fn already(known: &Known, read: &Read, wanted: &Address) -> Result<Exit, Error> 
             format!("the bridge `{}` is already running at {}, not at {asked}", known.name, status.address);
         return Err(Error::new(Exit::Failed, what).hint("restart it there with --force"));
     }
-    output::say(format!("{} is already running: {} (PID {})", known.name, status.address, status.pid));
+    let level = debugging(&instance.control_socket(), context).await?;
+    output::say(format!("{} is already running: {} (PID {}){level}", known.name, status.address, status.pid));
     Ok(Exit::Ok)
+}
+
+/// Has a bridge that runs log what a developer wants to know, where that was typed, and gives the words for it.
+pub(super) async fn debugging(socket: &Path, context: &Context) -> Result<&'static str, Error> {
+    if !context.debug {
+        return Ok("");
+    }
+    match client::set_log_level(socket, Level::Debug).await {
+        Ok(()) => Ok("; it now logs at debug level"),
+        Err(error) => Err(Error::new(Exit::Failed, "the bridge runs, and its log level stays as it is")
+            .because(error.to_string())
+            .hint("a bridge of an older version must be restarted for that")),
+    }
 }
 
 pub(super) async fn launch(
@@ -262,12 +285,14 @@ pub(super) async fn launch(
     match started? {
         Started::Queued { unit } => output::say(format!("{}: starting as {unit}", instance.name())),
         Started::AlreadyRunning(_) => {
-            let status = client::status(&instance.control_socket()).await;
+            let socket = instance.control_socket();
+            let level = debugging(&socket, context).await?;
+            let status = client::status(&socket).await;
             let at = status.map_or_else(
                 |_| String::new(),
                 |(status, _)| format!(": {} (PID {})", status.address, status.pid),
             );
-            output::say(format!("{} is already running{at}", instance.name()));
+            output::say(format!("{} is already running{at}{level}", instance.name()));
         }
         Started::Running(_) => tell_started(instance).await,
     }

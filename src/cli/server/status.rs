@@ -13,6 +13,7 @@ use crate::cli::output::{self, BAD, DOUBTFUL, FAINT, GOOD, STRONG};
 use crate::cli::table;
 use crate::control::client;
 use crate::control::{Status, UpstreamState, UpstreamStatus};
+use crate::host::log::Level;
 use crate::instance::{Name, Paths, Scope};
 use crate::manager::{Drift, Enablement};
 
@@ -205,6 +206,9 @@ fn render(
     line("Config", config.unwrap_or_else(|| "(built in)".to_owned()));
     line("Uptime", output::span(status.uptime_seconds));
     line("Sessions", status.sessions.to_string());
+    if status.log_level != Level::default() {
+        line("Log level", format!("{DOUBTFUL}{}{DOUBTFUL:#}", status.log_level));
+    }
     line("Version", status.version.clone());
     let restart = format!("foxxy-bridge server restart {}", status.name);
     match files.drift {

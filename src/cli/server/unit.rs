@@ -29,14 +29,15 @@ pub(super) fn spec(
     timeout: Duration,
 ) -> Result<UnitSpec, Error> {
     let mut program = vec![text(&std::env::current_exe()?)?];
-    if context.debug {
-        program.push("--debug".to_owned());
-    }
     if !instance.paths().has_standard_config_dir() {
         program.extend(["--config-dir".to_owned(), text(instance.paths().config_dir())?]);
     }
     let (name, scope) = (instance.name().as_str(), instance.scope());
     let mut exec = program.clone();
+    // Not for the reload: it must not undo a level that was set since.
+    if context.debug {
+        exec.push("--debug".to_owned());
+    }
     if instance.is_named_after_config() {
         exec.extend(["server", "start", "--instance", name].map(str::to_owned));
     } else {

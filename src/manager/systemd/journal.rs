@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -13,7 +13,7 @@ use crate::instance::Scope;
 use crate::manager::{Entry, Error, LogQuery, LogStream};
 
 /// The fields that an [`Entry`] is made of.
-const FIELDS: &str = "MESSAGE,PRIORITY,UPSTREAM,SYSLOG_IDENTIFIER,_PID";
+const FIELDS: &str = "MESSAGE,PRIORITY,UPSTREAM,SESSION,REQUEST_ID,SYSLOG_IDENTIFIER,_PID";
 
 /// How long journald may take to hand over the lines of a process that has just ended: it reads them from a socket.
 const TAIL_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -28,12 +28,15 @@ const DEFAULT_PRIORITY: u8 = 6;
 const WARNING: u8 = 4;
 
 /// The arguments of `journalctl` for what an instance has logged, whichever of its units ran it.
-pub(super) fn arguments(query: &LogQuery, scope: Scope) -> Vec<String> {
+fn arguments(query: &LogQuery, scope: Scope) -> Vec<String> {
     let mut arguments = common();
     let option = scope.journal_flag();
     arguments.extend([query.name.unit(), query.name.template_unit()].map(|unit| format!("{option}={unit}")));
     if query.follow {
         arguments.push("--follow".into());
+    }
+    if is_reversed(query) {
+        arguments.push("--reverse".into());
     }
     match query.lines {
         Some(lines) => arguments.push(format!("--lines={lines}")),
@@ -42,6 +45,9 @@ pub(super) fn arguments(query: &LogQuery, scope: Scope) -> Vec<String> {
     if let Some(since) = &query.since {
         arguments.push(format!("--since={since}"));
     }
+    if let Some(until) = &query.until {
+        arguments.push(format!("--until={until}"));
+    }
     if let Some(priority) = query.priority {
         arguments.push(format!("--priority={priority}"));
     }
@@ -49,6 +55,12 @@ pub(super) fn arguments(query: &LogQuery, scope: Scope) -> Vec<String> {
         arguments.push(format!("UPSTREAM={upstream}"));
     }
     arguments
+}
+
+/// Whether the lines are asked for backwards: the last ones before or since a time are not to be had otherwise, as
+/// `journalctl` then counts from the beginning.
+fn is_reversed(query: &LogQuery) -> bool {
+    query.lines.is_some() && !query.follow && (query.since.is_some() || query.until.is_some())
 }
 
 /// The arguments of `journalctl` for the last lines of one run of a bridge.
@@ -87,13 +99,15 @@ fn common() -> Vec<String> {
 }
 
 /// One line of `journalctl --output=json`; `None` when it is no journal entry.
-pub(super) fn parse(line: &str) -> Option<Entry> {
+fn parse(line: &str) -> Option<Entry> {
     let Ok(Value::Object(fields)) = serde_json::from_str(line) else { return None };
     let text = |key| fields.get(key).and_then(field_text);
     Some(Entry {
         time: text("__REALTIME_TIMESTAMP")?.parse().ok()?,
         priority: text("PRIORITY").and_then(|number| number.parse().ok()).unwrap_or(DEFAULT_PRIORITY),
         upstream: text("UPSTREAM"),
+        session: text("SESSION"),
+        request: text("REQUEST_ID"),
         message: text("MESSAGE").unwrap_or_default(),
         identifier: text("SYSLOG_IDENTIFIER"),
         pid: text("_PID").and_then(|number| number.parse().ok()),
@@ -117,18 +131,33 @@ fn field_text(value: &Value) -> Option<String> {
     }
 }
 
-/// What `journalctl` finds with these arguments.
-pub(super) fn stream(arguments: &[String]) -> Result<LogStream, Error> {
-    let journal = Journal::open(arguments)?;
-    let entries = futures_util::stream::unfold(Some(journal), |journal| async {
+/// What an instance has logged, and after it the error `unseen`, if that is why there may be more.
+pub(super) fn stream(query: &LogQuery, scope: Scope, unseen: Option<Error>) -> Result<LogStream, Error> {
+    let found = found(Journal::open(&arguments(query, scope))?, unseen);
+    if !is_reversed(query) {
+        return Ok(found);
+    }
+    // As many as were asked for.
+    let turned = found.collect::<Vec<_>>().map(|mut entries| {
+        let error = entries.pop_if(|entry| entry.is_err());
+        entries.reverse();
+        entries.extend(error);
+        futures_util::stream::iter(entries)
+    });
+    Ok(turned.flatten_stream().boxed())
+}
+
+fn found(journal: Journal, unseen: Option<Error>) -> LogStream {
+    let entries = futures_util::stream::unfold((Some(journal), unseen), |(journal, unseen)| async {
         let mut journal = journal?;
         match journal.next().await {
-            Ok(Some(entry)) => Some((Ok(entry), Some(journal))),
-            Ok(None) => None,
-            Err(error) => Some((Err(error), None)),
+            Ok(Some(entry)) => Some((Ok(entry), (Some(journal), unseen))),
+            Ok(None) => unseen.map(|error| (Err(error), (None, None))),
+            Err(error @ Error::Journal { .. }) => Some((Err(unseen.unwrap_or(error)), (None, None))),
+            Err(error) => Some((Err(error), (None, None))),
         }
     });
-    Ok(entries.boxed())
+    entries.boxed()
 }
 
 /// The last lines of a run that failed: the bridge's own, or else systemd's complaints about it; none when the journal
@@ -205,10 +234,19 @@ impl Journal {
         match self.child.wait().await {
             // With nothing found it ends with 1 and says nothing.
             Ok(status) if status.success() || said.trim().is_empty() => Ok(()),
-            Ok(_) => Err(Error::Journal { detail: said.trim().to_owned() }),
+            Ok(_) => Err(complaint(said.trim())),
             Err(error) => Err(Error::Journal { detail: error.to_string() }),
         }
     }
+}
+
+/// What is wrong, by what `journalctl` has said. Its words are the same in every language.
+fn complaint(said: &str) -> Error {
+    let detail = said.to_owned();
+    if said.contains("timestamp") || said.contains("--since") || said.contains("--until") {
+        return Error::BadTime { detail };
+    }
+    Error::Journal { detail }
 }
 
 #[cfg(test)]
@@ -222,6 +260,7 @@ mod tests {
             follow: false,
             lines: None,
             since: None,
+            until: None,
             upstream: None,
             priority: None,
         }
@@ -242,6 +281,7 @@ mod tests {
             follow: true,
             lines: Some(20),
             since: Some("-1h".into()),
+            until: Some("now".into()),
             upstream: Some("--file=/etc/shadow".into()),
             priority: Some(4),
             ..query()
@@ -252,15 +292,34 @@ mod tests {
         --no-pager
         --all
         --output=json
-        --output-fields=MESSAGE,PRIORITY,UPSTREAM,SYSLOG_IDENTIFIER,_PID
+        --output-fields=MESSAGE,PRIORITY,UPSTREAM,SESSION,REQUEST_ID,SYSLOG_IDENTIFIER,_PID
         --unit=foxxy-bridge-work.service
         --unit=foxxy-bridge@work.service
         --follow
         --lines=20
         --since=-1h
+        --until=now
         --priority=4
         UPSTREAM=--file=/etc/shadow
         "#);
+    }
+
+    #[test]
+    fn the_last_lines_of_a_time_are_asked_for_backwards() {
+        let reversed = |query: LogQuery| arguments(&query, Scope::User).contains(&"--reverse".to_owned());
+        let until = LogQuery { until: Some("now".into()), ..query() };
+        assert!(!reversed(until.clone()));
+        assert!(reversed(LogQuery { lines: Some(1), ..until }));
+        assert!(!reversed(LogQuery { lines: Some(1), ..query() }));
+    }
+
+    #[test]
+    fn a_bad_time_is_told_from_a_journal_that_cannot_be_read() {
+        for said in ["Failed to parse timestamp: soon", "--since= must be before --until=."] {
+            assert!(matches!(complaint(said), Error::BadTime { .. }), "{said}");
+        }
+        let said = "No journal files were opened due to insufficient permissions.";
+        assert!(matches!(complaint(said), Error::Journal { .. }));
     }
 
     #[test]
@@ -271,7 +330,7 @@ mod tests {
         --no-pager
         --all
         --output=json
-        --output-fields=MESSAGE,PRIORITY,UPSTREAM,SYSLOG_IDENTIFIER,_PID
+        --output-fields=MESSAGE,PRIORITY,UPSTREAM,SESSION,REQUEST_ID,SYSLOG_IDENTIFIER,_PID
         --follow
         --lines=20
         _SYSTEMD_INVOCATION_ID=abababababababababababababababab
@@ -287,13 +346,15 @@ mod tests {
     #[test]
     fn an_entry_has_what_the_bridge_wrote() {
         let line = r#"{"__CURSOR":"s=1","__REALTIME_TIMESTAMP":"1763900000123456","PRIORITY":"4","UPSTREAM":"time",
-            "MESSAGE":"retry","SYSLOG_IDENTIFIER":"foxxy-bridge","_PID":"77"}"#;
+            "MESSAGE":"retry","SYSLOG_IDENTIFIER":"foxxy-bridge","_PID":"77","SESSION":"0a1b2c3d","REQUEST_ID":"7"}"#;
         assert_eq!(
             parse(line).unwrap(),
             Entry {
                 time: 1_763_900_000_123_456,
                 priority: 4,
                 upstream: Some("time".into()),
+                session: Some("0a1b2c3d".into()),
+                request: Some("7".into()),
                 message: "retry".into(),
                 identifier: Some("foxxy-bridge".into()),
                 pid: Some(77),

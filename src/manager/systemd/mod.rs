@@ -1,5 +1,6 @@
 //! Keeping an instance running with systemd.
 
+mod access;
 mod connection;
 mod enable;
 mod failure;
@@ -30,6 +31,7 @@ use zbus::DBusError;
 use zbus::proxy::CacheProperties;
 use zbus_systemd::systemd1::ManagerProxy;
 
+pub use access::Hidden;
 pub use connection::Host;
 pub use features::{MINIMUM, Version};
 
@@ -165,7 +167,20 @@ impl ServiceManager for Systemd {
     }
 
     fn logs<'a>(&'a self, query: &'a LogQuery) -> BoxFuture<'a, Result<LogStream, Error>> {
-        async { journal::stream(&journal::arguments(query, self.scope)) }.boxed()
+        async {
+            let since = self.find_instance(&query.name).await?.and_then(|managed| managed.since);
+            let hidden = access::hidden(self.scope, since).map(|why| Error::JournalHidden {
+                why,
+                scope: self.scope,
+                unit: query.name.unit(),
+            });
+            match hidden {
+                // It would wait for ever.
+                Some(hidden) if query.follow => Err(hidden),
+                hidden => journal::stream(query, self.scope, hidden),
+            }
+        }
+        .boxed()
     }
 }
 

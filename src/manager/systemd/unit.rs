@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use self::sandbox::Directive;
 use super::features::{Feature, Version};
-use crate::instance::Scope;
+use crate::instance::{Name, Scope};
 use crate::manager::{ANY_INSTANCE, Account, Error, Limits, Memory, OWN_ACCOUNT, UnitSpec};
 
 pub(super) use drop_in::UnitText;
@@ -47,8 +47,6 @@ struct Settings {
     start_limit_burst: u32,
     /// `Type=`
     kind: &'static str,
-    /// Where it can be told to log more or less.
-    bus_name: Option<String>,
     start: Vec<String>,
     /// None where SIGHUP does it.
     reload: Option<Vec<String>>,
@@ -117,7 +115,6 @@ impl Settings {
             start_limit_interval: micros(interval),
             start_limit_burst: burst,
             kind: if version.has(Feature::NotifyReload) { "notify-reload" } else { "notify" },
-            bus_name: bus_name(&spec.instance),
             start: spec.exec.clone(),
             reload: (!version.has(Feature::NotifyReload)).then(|| spec.reload.clone()),
             start_timeout: micros(spec.start_timeout),
@@ -166,11 +163,12 @@ fn start_limit(attempts: u32, longest_delay: Duration) -> (Duration, u32) {
     (longest_delay.saturating_add(SHORT_LIFE).saturating_mul(burst), burst)
 }
 
-/// The name on the bus of an instance's bridge; `None` where its own name cannot be part of one.
-fn bus_name(instance: &str) -> Option<String> {
-    let fits = |part: &str| part.starts_with(|first: char| !first.is_ascii_digit());
-    let name = format!("foxxy_bridge.i_{instance}");
-    (instance == ANY_INSTANCE || name.split('.').all(fits)).then_some(name)
+/// The names on the bus of an instance's bridge: in a transient unit, and in one with a file.
+fn bus_names(instance: &str) -> Option<[String; 2]> {
+    match instance {
+        ANY_INSTANCE => Some(Name::bus_names_of(instance)),
+        name => name.parse::<Name>().ok()?.bus_names(),
+    }
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -103,6 +103,7 @@ pub(in crate::manager::systemd) fn service_file(
         "nofile": number(limits.nofile),
     });
     values["header"] = format!("{HEADER}{advice}").into();
+    values["bus_name"] = super::bus_names(&spec.instance).map(|[_, name]| name).into();
     values["wanted_by"] = wanted_by.into();
     render("service", &values)
 }

@@ -36,8 +36,8 @@ pub(in crate::manager::systemd) fn transient_properties(
 
     unit.put("Type", settings.kind);
     unit.put("NotifyAccess", "main");
-    if let Some(name) = &settings.bus_name {
-        unit.put("BusName", name.as_str());
+    if let Some([name, _]) = super::bus_names(&spec.instance) {
+        unit.put("BusName", name);
     }
     unit.command("ExecStart", &settings.start, version)?;
     if let Some(reload) = &settings.reload {

@@ -146,12 +146,12 @@ fn a_path_that_no_unit_file_can_have_is_refused() {
 }
 
 #[test]
-fn a_name_with_digits_after_a_dot_is_none_on_the_bus() {
-    assert_eq!(bus_name("work").as_deref(), Some("foxxy_bridge.i_work"));
-    assert_eq!(bus_name("2026.work").as_deref(), Some("foxxy_bridge.i_2026.work"));
-    for name in ["v1.2", "a..b", "a."] {
-        assert_eq!(bus_name(name), None, "{name}");
-    }
+fn no_two_units_of_an_instance_have_the_same_name_on_the_bus() {
+    assert_eq!(property(&plain(), NEW, "BusName").unwrap(), "\"foxxy_bridge.t_work\"");
+    let file = service_file(&plain(), Scope::User, NEW).unwrap();
+    assert!(file.lines().any(|line| line == "BusName=foxxy_bridge.i_work"), "{file}");
+    let none = UnitSpec { instance: "v1.2".into(), ..plain() };
+    assert!(!service_file(&none, Scope::User, NEW).unwrap().contains("BusName"));
 }
 
 proptest::proptest! {
