@@ -1,12 +1,16 @@
 # make            build what is installed
 # make check      everything a change must pass; as root on Debian it installs what the tests need
 # make install    DESTDIR= PREFIX=/usr/local; builds nothing, needs no network
+# make units      write units/ anew from templates/
 
 PREFIX ?= /usr/local
 bindir ?= $(PREFIX)/bin
 datadir ?= $(PREFIX)/share
 # The bus reads /usr/share and /etc only: for another PREFIX, /etc/dbus-1/system.d is the place.
 dbuspolicydir ?= $(datadir)/dbus-1/system.d
+unitdir ?= $(PREFIX)/lib/systemd/system
+userunitdir ?= $(PREFIX)/lib/systemd/user
+sysusersdir ?= $(PREFIX)/lib/sysusers.d
 docdir ?= $(PREFIX)/share/doc/foxxy-bridge
 licensedir ?= $(PREFIX)/share/licenses/foxxy-bridge
 
@@ -36,7 +40,7 @@ ARCHIVE = apt-get indextargets --format '$$(REPO_URI)' 'Created-By: Packages' 'O
 	'Component: main' | sort --unique | head --lines=1
 
 .NOTPARALLEL:
-.PHONY: all check test test-systemd bench soak servers trees deps lint deny install clean
+.PHONY: all check test test-systemd bench soak servers trees deps lint deny install clean units
 
 all:
 	$(CARGO) build --release --locked
@@ -128,10 +132,23 @@ deps:
 	apt-get update || echo 'apt-get update failed; trying with the lists that are there' >&2; \
 	apt-get install --yes --no-install-recommends $$missing
 
+# The units name the program by the place where packages put it.
+install_unit = $(INSTALL) -D -m 0644 -t $(DESTDIR)$(2) $(1) && \
+	sed -i 's,/usr/bin/foxxy-bridge,$(bindir)/foxxy-bridge,' $(DESTDIR)$(2)/$$(basename $(1))
+
+# The units and snapshots that are made from the templates.
+units:
+	UPDATE_UNITS=1 $(CARGO) test --locked --lib the_packaged_units
+
 install:
 	@[ -x $(BINARY) ] || { echo 'make install: $(BINARY) is not built: run make first, as yourself' >&2; exit 1; }
 	$(INSTALL) -D -m 0755 $(BINARY) $(DESTDIR)$(bindir)/foxxy-bridge
 	$(INSTALL) -D -m 0644 -t $(DESTDIR)$(dbuspolicydir) contrib/dbus-1/foxxy-bridge.conf
+	$(INSTALL) -D -m 0644 -t $(DESTDIR)$(sysusersdir) contrib/sysusers.d/foxxy-bridge.conf
+	@set -ex; for kind in service socket; do \
+		$(call install_unit,units/system/foxxy-bridge@.$$kind,$(unitdir)); \
+		$(call install_unit,units/user/foxxy-bridge@.$$kind,$(userunitdir)); \
+	done
 	$(INSTALL) -D -m 0644 -t $(DESTDIR)$(docdir) README.md
 	$(INSTALL) -D -m 0644 -t $(DESTDIR)$(licensedir) LICENSE-APACHE LICENSE-MIT
 

@@ -13,6 +13,7 @@ mod linger;
 mod manager;
 mod port;
 mod sandbox;
+mod units;
 
 use std::time::Duration;
 
@@ -61,6 +62,7 @@ const CHECKS: &[Check] = &[
     ("bridges", |facts| bridges::healthy(facts).boxed_local()),
     ("versions", |facts| bridges::up_to_date(facts).boxed_local()),
     ("failed units", |facts| bridges::none_failed(facts).boxed_local()),
+    ("units", |facts| units::up_to_date(facts).boxed_local()),
     ("leftovers", |facts| bridges::nothing_left(facts).boxed_local()),
     ("journal", |facts| journal::readable(facts).boxed_local()),
     ("limits", |facts| limits::in_force(facts).boxed_local()),

@@ -14,8 +14,8 @@ use futures_util::future::BoxFuture;
 
 pub use error::{Error, ErrorKind, StartFailure};
 pub use model::{
-    Drift, EnableRequest, Enablement, Entry, LogQuery, LogStream, Managed, Plan, Run, StartRequest, Started,
-    State, Step, Stopped,
+    Drift, EnableRequest, Enablement, Entry, LogQuery, LogStream, Managed, Plan, Restarted, Run,
+    StartRequest, Started, State, Step, Stopped,
 };
 pub use spec::{ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, SocketSpec, UnitSpec};
 
@@ -42,8 +42,14 @@ pub trait ServiceManager: Send + Sync {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Stopped, Error>>;
 
-    /// Restarts a running instance and waits until it serves again.
-    fn restart<'a>(&'a self, name: &'a Name, timeout: Duration) -> BoxFuture<'a, Result<Managed, Error>>;
+    /// Restarts a running instance and waits until it serves again. A unit without files gets the settings of `spec`,
+    /// but goes on running what it runs, with the variables that it has.
+    fn restart<'a>(
+        &'a self,
+        name: &'a Name,
+        spec: &'a UnitSpec,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Restarted, Error>>;
 
     /// Sends a signal to the bridge itself, not to its upstreams.
     fn kill<'a>(

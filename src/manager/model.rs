@@ -208,6 +208,15 @@ pub enum Started {
     },
 }
 
+/// How a restart ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restarted {
+    /// What serves again.
+    pub managed: Managed,
+    /// Whether the settings of its unit are not those that it should have by its config.
+    pub outdated: bool,
+}
+
 /// How a stop ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {

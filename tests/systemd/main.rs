@@ -18,6 +18,7 @@ mod output;
 mod packaged;
 mod races;
 mod reload;
+mod sandbox;
 mod soak;
 mod sockets;
 mod start;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         watchdog::TESTS,
         races::TESTS,
         enable::TESTS,
+        sandbox::TESTS,
         packaged::TESTS,
         logs::TESTS,
     ];

@@ -72,10 +72,17 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         start::launch(survey, &instance, &read, &Address::default(), context, PATIENCE, true).await?;
         return Ok(());
     }
-    survey.manager()?.restart(name, PATIENCE).await?;
+    let daemon = &read.loaded.config.bridge.daemon;
+    let spec = unit::spec(&instance, daemon, &Address::default(), context, start::TIMEOUT)?;
+    let restarted = survey.manager()?.restart(name, &spec, PATIENCE).await?;
     match client::status(&instance.control_socket()).await {
         Ok((status, _)) => output::say(format!("restarted {name}: {} (PID {})", status.address, status.pid)),
         Err(_) => output::say(format!("restarted {name}")),
+    }
+    if restarted.outdated {
+        output::warn(format!(
+            "its unit is older than bridge.daemon in its config: `foxxy-bridge server enable {name}` brings it up to date"
+        ));
     }
     Ok(())
 }

@@ -219,6 +219,10 @@ impl FakeManager {
         self.known(name).map(|()| ObjectPath::from_static_str_unchecked(UNIT).into())
     }
 
+    fn load_unit(&self, _name: &str) -> OwnedObjectPath {
+        ObjectPath::from_static_str_unchecked(UNIT).into()
+    }
+
     fn ref_unit(&self, name: &str) -> Result<(), Refusal> {
         self.note("RefUnit");
         self.known(name)?;
@@ -389,6 +393,16 @@ impl FakeService {
     #[zbus(property, name = "NRestarts")]
     fn n_restarts(&self) -> u32 {
         self.0.state().restarts
+    }
+
+    #[zbus(property)]
+    fn environment(&self) -> Vec<String> {
+        vec!["PATH=/bin".into()]
+    }
+
+    #[zbus(property)]
+    fn log_extra_fields(&self) -> Vec<Vec<u8>> {
+        Vec::new()
     }
 
     #[zbus(property)]

@@ -12,6 +12,7 @@ mod journal;
 pub mod linger;
 mod list;
 pub mod probe;
+mod restart;
 mod start;
 mod state;
 mod stop;
@@ -36,8 +37,8 @@ pub use connection::Host;
 pub use features::{MINIMUM, Version};
 
 use super::{
-    Drift, EnableRequest, Enablement, Error, LogQuery, LogStream, Managed, Plan, ServiceManager,
-    StartRequest, Started, Stopped,
+    Drift, EnableRequest, Enablement, Error, LogQuery, LogStream, Managed, Plan, Restarted, ServiceManager,
+    StartRequest, Started, Stopped, UnitSpec,
 };
 use crate::instance::{Name, Scope};
 
@@ -122,8 +123,13 @@ impl ServiceManager for Systemd {
         self.stop_instance(name, force, timeout).boxed()
     }
 
-    fn restart<'a>(&'a self, name: &'a Name, timeout: Duration) -> BoxFuture<'a, Result<Managed, Error>> {
-        self.restart_instance(name, timeout).boxed()
+    fn restart<'a>(
+        &'a self,
+        name: &'a Name,
+        spec: &'a UnitSpec,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Restarted, Error>> {
+        self.restart_instance(name, spec, timeout).boxed()
     }
 
     fn kill<'a>(&'a self, name: &'a Name, signal: Signal) -> BoxFuture<'a, Result<(), Error>> {
@@ -189,10 +195,7 @@ impl ServiceManager for Systemd {
 /// # Errors
 /// None for texts that a unit file can have.
 #[cfg(test)]
-pub(crate) fn packaged_units(
-    spec: &super::UnitSpec,
-    scope: Scope,
-) -> Result<[(&'static str, String); 2], Error> {
+pub(crate) fn packaged_units(spec: &UnitSpec, scope: Scope) -> Result<[(&'static str, String); 2], Error> {
     let socket = super::SocketSpec::of_any_instance();
     Ok([
         ("service", unit::service_file(spec, scope, Version(MINIMUM))?),

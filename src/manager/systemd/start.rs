@@ -1,4 +1,4 @@
-//! Starting and restarting, until the bridge serves or it is known why it does not.
+//! Starting, until the bridge serves or it is known why it does not.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::jobs::JobError;
 use super::state::{ActiveState, JobResult, UnitState};
 use super::{Systemd, failure, is_systemd_error, journal, unit};
 use crate::instance::Name;
-use crate::manager::{Enablement, Error, Managed, Run, StartFailure, StartRequest, Started, State};
+use crate::manager::{Enablement, Error, Managed, Run, StartFailure, StartRequest, Started};
 
 /// How many of its last log lines a failure carries.
 const LAST_WORDS: u32 = 20;
@@ -18,7 +18,7 @@ const LAST_WORDS: u32 = 20;
 const START_TRIES: u32 = 5;
 
 /// How a start or restart came to its end.
-enum End {
+pub(super) enum End {
     /// With its job's.
     Job(JobResult),
     /// With that of a job that somebody else made.
@@ -141,32 +141,6 @@ impl Systemd {
         Ok(state.into_managed(name.clone(), unit.clone()).config)
     }
 
-    /// Restarts the instance's running unit. A failure leaves it to the unit's own restart policy.
-    pub(super) async fn restart_instance(&self, name: &Name, timeout: Duration) -> Result<Managed, Error> {
-        let deadline = Instant::now() + timeout;
-        let Some(managed) = self.find_instance(name).await? else {
-            return Err(Error::NotRunning { name: name.clone() });
-        };
-        let unit = match managed.state {
-            State::Listening => name.template_unit(),
-            _ => managed.unit,
-        };
-        self.hold(&unit).await;
-        self.reset_failed(&unit).await?;
-        let restart = self.manager.restart_unit(unit.clone(), "replace".into());
-        let end = match self.enqueue(&unit, restart).await {
-            Ok(job) => job.finish(deadline).await,
-            Err(error) => Err(error),
-        };
-        let outcome = match end {
-            Ok(result) => self.outcome(name, &unit, "restart", End::Job(result)).await,
-            Err(JobError::Deadline) => self.outcome(name, &unit, "restart", End::Deadline(timeout)).await,
-            Err(error) => Err(self.job_error(format!("restart {unit}"), error)),
-        };
-        self.release(&unit).await;
-        outcome
-    }
-
     /// The instance when this unit of it is up, or comes up by the deadline without our doing.
     async fn already_running(
         &self,
@@ -197,7 +171,13 @@ impl Systemd {
     }
 
     /// What became of the unit now that its job has ended, whatever the job said: it may be done and the unit failed.
-    async fn outcome(&self, name: &Name, unit: &str, verb: &'static str, end: End) -> Result<Managed, Error> {
+    pub(super) async fn outcome(
+        &self,
+        name: &Name,
+        unit: &str,
+        verb: &'static str,
+        end: End,
+    ) -> Result<Managed, Error> {
         match self.managed(name, unit).await? {
             Some(managed) => Ok(managed),
             None => Err(self.failure(name, unit, verb, &end).await),
@@ -238,7 +218,7 @@ impl Systemd {
         }))
     }
 
-    fn job_error(&self, action: String, error: JobError) -> Error {
+    pub(super) fn job_error(&self, action: String, error: JobError) -> Error {
         match error {
             JobError::Refused(error) => self.error(action, error),
             JobError::Deadline => Error::NoAnswer { after: super::connection::METHOD_TIMEOUT },

@@ -253,7 +253,7 @@ async fn a_running_instance_of_the_template_is_not_started_a_second_time() {
 #[tokio::test]
 async fn a_restart_needs_something_that_runs() {
     let (systemd, _server) = Fake::new().connect().await;
-    let error = systemd.restart(&work(), LONG).await.unwrap_err();
+    let error = systemd.restart(&work(), &UnitSpec::example(), LONG).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotRunning);
 }
 
@@ -264,7 +264,7 @@ async fn a_restart_that_fails_is_left_to_systemd_and_says_so() {
     let again = UnitState { active: ActiveState::Activating, sub: "auto-restart".into(), ..failed_state() };
     fake.script().starts = vec![Act::Ends(JobResult::Failed, again)];
     let (systemd, _server) = fake.connect().await;
-    let error = systemd.restart(&work(), LONG).await.unwrap_err();
+    let error = systemd.restart(&work(), &UnitSpec::example(), LONG).await.unwrap_err();
     assert_eq!(error.why().unwrap(), "it ended with exit code 1; systemd goes on trying");
     assert!(!fake.calls().iter().any(|call| call.starts_with("StopUnit")));
 }

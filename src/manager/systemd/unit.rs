@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use self::sandbox::Directive;
 use super::features::{Feature, Version};
@@ -81,6 +82,9 @@ struct Settings {
     log_burst: u32,
 }
 
+/// The journal field that says by which settings a unit was made, where people see what it is about.
+const DIGEST_FIELD: &str = "FOXXY_BRIDGE_UNIT=";
+
 impl Settings {
     /// What the unit of `spec` says under a manager of this scope and version.
     ///
@@ -152,6 +156,37 @@ impl Settings {
             log_burst: LOG_BURST,
         })
     }
+}
+
+impl Settings {
+    /// What tells these settings from others: all that a config decides, but not whom the unit runs and with which
+    /// PATH, which were typed.
+    fn digest(&self) -> String {
+        let typed = Self {
+            description: String::new(),
+            start: Vec::new(),
+            reload: None,
+            start_timeout: 0,
+            environment: Vec::new(),
+            ..self.clone()
+        };
+        let digest = Sha256::digest(format!("{typed:?}").as_bytes());
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// What the unit of `spec` has in its [`DIGEST_FIELD`].
+///
+/// # Errors
+/// As [`transient_properties`].
+pub(super) fn digest(spec: &UnitSpec, scope: Scope, version: Version) -> Result<String, Error> {
+    Ok(Settings::new(spec, scope, version)?.digest())
+}
+
+/// The digest among the extra journal fields of a unit; `None` for one that was not made by us.
+pub(super) fn digest_in(fields: &[Vec<u8>]) -> Option<String> {
+    let fields = fields.iter().filter_map(|field| std::str::from_utf8(field).ok());
+    fields.filter_map(|field| field.strip_prefix(DIGEST_FIELD)).map(str::to_owned).next()
 }
 
 /// The interval and burst with which `attempts` restarts in a row are the last.

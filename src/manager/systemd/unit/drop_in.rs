@@ -3,7 +3,7 @@
 use super::sandbox::Directive;
 
 /// Settings that a further assignment adds to; an empty one starts anew.
-const LISTS: [&str; 12] = [
+const LISTS: [&str; 13] = [
     "After",
     "Environment",
     "EnvironmentFile",
@@ -11,6 +11,7 @@ const LISTS: [&str; 12] = [
     "ExecStart",
     "ListenStream",
     "LoadCredential",
+    "LogExtraFields",
     "ReadWritePaths",
     "RestartPreventExitStatus",
     "RestrictAddressFamilies",

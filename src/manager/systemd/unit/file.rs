@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::drop_in::UnitText;
-use super::{Settings, memory_text};
+use super::{DIGEST_FIELD, Settings, memory_text};
 use crate::instance::Scope;
 use crate::manager::systemd::features::Version;
 use crate::manager::{ANY_INSTANCE, Error, SocketSpec, UnitSpec};
@@ -104,6 +104,9 @@ pub(in crate::manager::systemd) fn service_file(
     });
     values["header"] = format!("{HEADER}{advice}").into();
     values["bus_name"] = super::bus_names(&spec.instance).map(|[_, name]| name).into();
+    // The template is for settings of many kinds.
+    let digest = (spec.instance != ANY_INSTANCE).then(|| format!("{DIGEST_FIELD}{}", settings.digest()));
+    values["digest"] = digest.into();
     values["wanted_by"] = wanted_by.into();
     render("service", &values)
 }

@@ -93,6 +93,8 @@ pub(in crate::manager::systemd) fn transient_properties(
     for directive in &settings.sandbox {
         unit.directive(directive);
     }
+    let digest = format!("{}{}", super::DIGEST_FIELD, settings.digest());
+    unit.put("LogExtraFields", vec![digest.into_bytes()]);
     unit.put("SyslogIdentifier", settings.identifier);
     unit.put("LogRateLimitIntervalUSec", settings.log_interval * 1_000_000);
     unit.put("LogRateLimitBurst", settings.log_burst);
