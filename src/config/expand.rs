@@ -1,8 +1,11 @@
 //! `${VAR}`, `${VAR:default}`, `${file:PATH}`, `${credential:NAME}` in the strings of a config.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::document::{Node, Value};
 use super::file::{ReadError, read_text, resolve_path};
 use super::problem::{Note, Report};
 use super::text::{MASK, Text};
@@ -126,13 +129,28 @@ fn is_auth_scheme(text: &str) -> bool {
 pub(crate) struct Expander<'a> {
     sources: &'a Sources<'a>,
     base: &'a Path,
+    /// The files of the credentials that the config itself gives to the service.
+    credentials: BTreeMap<String, PathBuf>,
     left: usize,
 }
 
 impl<'a> Expander<'a> {
     /// `base` is the folder of the config file, where relative paths start.
-    pub(crate) fn new(sources: &'a Sources<'a>, base: &'a Path) -> Self {
-        Self { sources, base, left: BUDGET }
+    pub(crate) fn new(sources: &'a Sources<'a>, base: &'a Path, root: &Node) -> Self {
+        let found = ["bridge", "daemon", "credentials"]
+            .iter()
+            .try_fold(root, |node, key| node.get(key).map(|entry| &entry.node));
+        let entries = match found.map(|node| &node.value) {
+            Some(Value::Table(entries)) => entries.as_slice(),
+            _ => &[],
+        };
+        let credentials = entries.iter().filter_map(|entry| match &entry.node.value {
+            Value::Text(path) => {
+                Some((entry.key.clone(), resolve_path(path.as_str(), base, sources.home.as_deref())))
+            }
+            _ => None,
+        });
+        Self { sources, base, credentials: credentials.collect(), left: BUDGET }
     }
 
     /// Expands one string in place; false when that is an error. What an expansion gives is not expanded again.
@@ -216,6 +234,9 @@ impl<'a> Expander<'a> {
 
     fn credential(&self, name: &str) -> Result<Found, (String, String)> {
         let Some(folder) = &self.sources.credentials else {
+            if let Some(file) = self.credentials.get(name) {
+                return self.credential_file(name, file);
+            }
             let message =
                 format!("`${{credential:{name}}}` is empty here: credentials exist inside the service only");
             let hint = "CREDENTIALS_DIRECTORY is not set".to_owned();
@@ -225,6 +246,25 @@ impl<'a> Expander<'a> {
             let message = format!("`${{credential:{name}}}`: {error} in {}", folder.display());
             (message, "give it with `bridge.daemon.credentials` or `LoadCredential=`".to_owned())
         })
+    }
+
+    /// Outside the service a credential is what the service would get, where this user may look at it.
+    fn credential_file(&self, name: &str, file: &Path) -> Result<Found, (String, String)> {
+        let shown = || format!("`${{credential:{name}}}`: {}", file.display());
+        match contents(file) {
+            Ok(value) => Ok(Found::from(value)),
+            Err(ReadError::Io(error)) if error.kind() == ErrorKind::PermissionDenied => Ok(Found {
+                value: String::new(),
+                warning: Some((
+                    format!("{}: this user may not read it, taken as empty here", shown()),
+                    "the service manager must be able to read it".to_owned(),
+                )),
+            }),
+            Err(error) => Err((
+                format!("{}: {error}", shown()),
+                "the path in `bridge.daemon.credentials` is relative to the config's folder".to_owned(),
+            )),
+        }
     }
 }
 

@@ -109,7 +109,8 @@ fn read(
             return None;
         }
     };
-    check::check(&mut root, &SCHEMA, &mut Expander::new(sources, base), report);
+    let mut expander = Expander::new(sources, base, &root);
+    check::check(&mut root, &SCHEMA, &mut expander, report);
     rules::infer_transports(&mut root, report);
     pending::warn(&root, report);
     // Also after errors: what is broken is left out, so that one run tells everything.

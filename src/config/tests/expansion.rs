@@ -129,3 +129,20 @@ fn expansions_cannot_fill_the_memory() {
     let invalid = parse(&text, Format::Json, Path::new("f"), Path::new("/"), &sources).unwrap_err();
     assert!(invalid.to_string().contains("more than 8 MiB"), "{invalid}");
 }
+
+#[test]
+fn outside_the_service_a_credential_is_the_file_that_the_service_would_get() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("token"), "s3cr3t\n").unwrap();
+    let env = |_: &str| None;
+    let sources = Sources { env: &env, home: None, credentials: None };
+    let text = r#"{
+        "mcpServers": { "a": { "command": "x", "env": { "KEY": "${credential:token}" } } },
+        "bridge": { "daemon": { "credentials": { "token": "token" } } }
+    }"#;
+    let parsed = parse(text, Format::Json, Path::new("a.json"), folder.path(), &sources);
+    assert_eq!(parsed.unwrap().0.upstreams["a"].env["KEY"].expose(), "s3cr3t");
+    fs::remove_file(folder.path().join("token")).unwrap();
+    let refused = parse(text, Format::Json, Path::new("a.json"), folder.path(), &sources).unwrap_err();
+    assert!(refused.problems[0].message.contains("`${credential:token}`"), "{refused:?}");
+}

@@ -98,7 +98,8 @@ proptest! {
         // Whatever was found wrong: what is left of the tree must fit.
         let (sources, mut report) = (sources(), Report::default());
         let mut root = document::parse(&text, Format::Json).unwrap();
-        check(&mut root, &SCHEMA, &mut Expander::new(&sources, Path::new("/nowhere")), &mut report);
+        let mut expander = Expander::new(&sources, Path::new("/nowhere"), &root);
+        check(&mut root, &SCHEMA, &mut expander, &mut report);
         if let Some(left) = to_json(&root) {
             prop_assert!(serde_json::from_value::<Config>(left).is_ok(), "{}", text);
         }
