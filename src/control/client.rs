@@ -1,5 +1,6 @@
 //! Asking a running bridge, over its control socket.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,8 +8,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{Changes, Status};
@@ -135,27 +137,48 @@ pub async fn answers(address: &str, path: &str) -> Result<(), String> {
 }
 
 async fn connect(socket: &Path) -> Result<UnixStream, AskError> {
-    let path = || socket.display().to_string();
-    UnixStream::connect(socket).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => AskError::NotPermitted { path: path() },
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-            AskError::NotRunning { path: path() }
-        }
-        _ => AskError::Strange { path: path(), reason: error.to_string() },
-    })
+    UnixStream::connect(socket).await.map_err(|error| not_connected(socket, &error))
+}
+
+fn not_connected(socket: &Path, error: &std::io::Error) -> AskError {
+    let path = socket.display().to_string();
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => AskError::NotPermitted { path },
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => AskError::NotRunning { path },
+        // More wait to be let in than the bridge has room for.
+        std::io::ErrorKind::WouldBlock => AskError::Silent { path },
+        _ => AskError::Strange { path, reason: error.to_string() },
+    }
 }
 
 async fn ask(socket: &Path, target: &str) -> Result<(Status, Option<Pid>), AskError> {
     let path = || socket.display().to_string();
     let strange = |reason: String| AskError::Strange { path: path(), reason };
-    let stream = connect(socket).await?;
+    let mut stream = said(socket, target).map_err(|error| not_connected(socket, &error))?;
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(Pid::from_raw);
-    let (code, body) = exchange(stream, Method::GET, target).await.map_err(strange)?;
-    if !code.is_success() {
-        return Err(strange(format!("HTTP {code}")));
+    let mut answer = Vec::new();
+    let read = (&mut stream).take(MAX_ANSWER as u64).read_to_end(&mut answer).await;
+    read.map_err(|error| strange(error.to_string()))?;
+    let end =
+        memchr::memmem::find(&answer, b"\r\n\r\n").ok_or_else(|| strange("it breaks off".to_owned()))?;
+    let code = answer.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or_default();
+    if code != b"200" {
+        return Err(strange(format!("HTTP {}", String::from_utf8_lossy(code))));
     }
-    let status = serde_json::from_slice(&body).map_err(|error| strange(error.to_string()))?;
+    let status = serde_json::from_slice(&answer[end + 4..]).map_err(|error| strange(error.to_string()))?;
     Ok((status, pid))
+}
+
+/// A connection on which a request was sent before anybody else had a turn: the bridge is woken once, and it closes.
+fn said(socket: &Path, target: &str) -> std::io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let stream = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    net::connect(&stream, &SocketAddrUnix::new(socket)?)?;
+    let mut stream = std::os::unix::net::UnixStream::from(stream);
+    stream.write_all(
+        format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes(),
+    )?;
+    UnixStream::from_std(stream)
 }
 
 /// One request on a connection of its own.
