@@ -36,14 +36,14 @@ fn tell(error: &Error, user: &str, kept: bool) -> Finding {
     let why = error.why().map(|why| format!(": {why}")).unwrap_or_default();
     let found = format!("{error}{}", why.replace('\n', " "));
     match error {
-        Error::Journal { .. } if !kept => Finding::problem(
+        Error::Journal { .. } | Error::JournalHidden { .. } if !kept => Finding::problem(
             format!("{found} (it is kept in memory only, where no user has a part of their own)"),
             format!(
                 "keep it on disk: sudo mkdir -p /var/log/journal && sudo journalctl --flush; or let {user} read all \
                  of it: sudo usermod --append --groups systemd-journal {user}, then log in again"
             ),
         ),
-        Error::Journal { .. } => Finding::problem(
+        Error::Journal { .. } | Error::JournalHidden { .. } => Finding::problem(
             found,
             format!("sudo usermod --append --groups systemd-journal {user}, then log in again"),
         ),
