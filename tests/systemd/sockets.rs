@@ -4,21 +4,42 @@ use crate::machine::Machine;
 
 crate::tests![a_restart_refuses_no_connection, a_socket_unit_starts_the_bridge_at_the_first_client];
 
-/// Connects anew for each request until it is ended by a file, and prints how many failed of how many.
+/// Calls tools until it is ended by a file, each call on a connection of its own, and prints whether many were answered
+/// and which failed. After a restart a session is unknown: the client then begins another, as MCP has it.
 const CLIENT: &str = r#"
-import os, socket, threading
+import json, os, socket, threading
 done, failed, lock = [0], [], threading.Lock()
+def post(body, session=None):
+    body = json.dumps({"jsonrpc": "2.0", **body}).encode()
+    head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n" \
+        "Accept: application/json, text/event-stream\r\n" + (f"Mcp-Session-Id: {session}\r\n" if session else "") + \
+        f"Content-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", 8221), timeout=20) as s:
+        s.sendall(head.encode() + body)
+        answer = b""
+        while chunk := s.recv(65536):
+            answer += chunk
+    assert answer, "the connection was closed without an answer"
+    return answer.decode()
+def begin():
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "load", "version": "1"}}
+    answer = post({"id": 0, "method": "initialize", "params": hello})
+    session = [l.split(": ")[1] for l in answer.split("\r\n") if l.lower().startswith("mcp-session-id: ")][0]
+    post({"method": "notifications/initialized"}, session)
+    return session
 def run():
+    session = None
     while not os.path.exists("enough"):
         try:
-            with socket.create_connection(("127.0.0.1", 8221), timeout=20) as s:
-                s.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                answer = b""
-                while chunk := s.recv(4096):
-                    answer += chunk
-            assert b"200 OK" in answer, answer
+            session = session or begin()
+            answer = post({"id": 1, "method": "tools/call", "params": {"name": "foxxy__list_servers", "arguments": {}}}, session)
+            if " 404 " in answer.split("\r\n")[0]:
+                session = None
+                continue
+            assert " 200 " in answer.split("\r\n")[0] and '"result"' in answer, answer
             with lock: done[0] += 1
         except Exception as error:
+            session = None
             with lock: failed.append(repr(error))
 threads = [threading.Thread(target=run) for _ in range(4)]
 [t.start() for t in threads]

@@ -237,3 +237,58 @@ fn value_text(value: &Value) -> String {
         other => plain(other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// The words of a command line as systemd takes them apart (extract-word.c), with specifiers and no variables.
+    fn taken_apart(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut characters = line.strip_prefix(':').expect("taken literally").chars().peekable();
+        while characters.peek().is_some() {
+            let (mut word, mut quoted) = (String::new(), false);
+            loop {
+                match characters.next() {
+                    None => break,
+                    Some(' ') if !quoted => break,
+                    Some('"') => quoted = !quoted,
+                    Some('\'') => panic!("systemd would take it for a quote: {line}"),
+                    Some('\\') => word.push(match characters.next().expect("something after it") {
+                        'n' => '\n',
+                        't' => '\t',
+                        'x' => {
+                            let digits: String = characters.by_ref().take(2).collect();
+                            char::from(u8::from_str_radix(&digits, 16).expect("two hex digits"))
+                        }
+                        same @ ('"' | '\\') => same,
+                        other => panic!("systemd knows no such escape: {other}"),
+                    }),
+                    Some('%') => {
+                        assert_eq!((characters.next(), word.push('%')), (Some('%'), ()), "a specifier")
+                    }
+                    Some(other) => word.push(other),
+                }
+            }
+            assert!(!quoted, "not closed: {line}");
+            words.push(word);
+        }
+        words
+    }
+
+    proptest! {
+        #[test]
+        fn systemd_gets_the_words_that_were_given(words in prop::collection::vec("[^\0']{0,12}", 1..5)) {
+            prop_assert_eq!(taken_apart(&command_line(&json!(words))), words);
+        }
+
+        #[test]
+        fn a_command_line_stays_on_its_line(words in prop::collection::vec("[^\0]{0,12}", 1..5)) {
+            let line = command_line(&json!(words));
+            prop_assert!(!line.contains(['\n', '\r']), "{}", line);
+        }
+    }
+}

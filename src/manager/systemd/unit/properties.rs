@@ -28,8 +28,8 @@ pub(in crate::manager::systemd) fn transient_properties(
     if let Some(after) = settings.after {
         unit.put("After", vec![after]);
     }
-    unit.put("CollectMode", "inactive-or-failed");
-    // We hold on to the unit while we watch it, or a failed one would be collected before its result is read.
+    // We hold on to the unit while we watch it, or one that ends would be collected before its result is read. One that
+    // failed stays until it is started again or stopped: whoever comes later is to see it.
     unit.put("AddRef", true);
     unit.put("StartLimitIntervalUSec", settings.start_limit_interval);
     unit.put("StartLimitBurst", settings.start_limit_burst);
