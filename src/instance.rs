@@ -231,6 +231,11 @@ impl Instance {
         self.paths.state_dir(&self.name).join("kept")
     }
 
+    /// Whether it is enabled, and has a folder of what it keeps from one boot to the next.
+    pub fn is_kept(&self) -> bool {
+        self.kept
+    }
+
     /// The same once it is enabled.
     #[must_use]
     pub fn keeping(self) -> Self {

@@ -225,7 +225,8 @@ fn what_cannot_be_enabled_leaves_nothing(machine: &Machine) {
     let stderr = refused(foxxy(machine, &["server", "enable", "nobody"]), 78);
     assert!(stderr.contains("neither nobody.json nor nobody.toml"), "{stderr}");
     refused(machine.user(&["foxxy-bridge", "server", "enable", "--system", "--config", &path]), 77);
-    assert_eq!(machine.root(&["sh", "-c", "ls -d /etc/systemd/system/foxxy* /var/lib/foxxy*"]).stdout, "");
+    let system = ["find", "/etc/systemd/system", "/var/lib", "-path", "*masked*", "-path", "*foxxy*"];
+    assert_eq!(machine.root(&system).stdout, "");
     nothing_is_kept(machine);
 }
 

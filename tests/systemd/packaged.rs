@@ -69,9 +69,18 @@ fn systemctl_alone_starts_a_users_bridge(machine: &Machine) {
         assert_eq!(get(machine, "http://127.0.0.1:8650/readyz"), "200");
         let listed = list(machine);
         let told = ["name", "status", "config", "unit"].map(|key| listed[0][key].clone());
-        let config = "/home/tester/.config/foxxy-bridge/work.json";
-        assert_eq!(told, ["work", "running", config, "foxxy-bridge@work.service"]);
+        let path = "/home/tester/.config/foxxy-bridge/work.json";
+        assert_eq!(told, ["work", "running", path, "foxxy-bridge@work.service"]);
         machine.user(&["systemctl", "--user", "reload", "foxxy-bridge@work"]).success();
+        // The template is the same for every config.
+        config(
+            machine,
+            ".config/foxxy-bridge/work.json",
+            r#"{ "mcpServers": {}, "bridge": { "port": 8650, "daemon": { "limits": { "tasks_max": 99 } } } }"#,
+        );
+        machine.user(&["systemctl", "--user", "restart", "foxxy-bridge@work"]).success();
+        let log = foxxy(machine, &["server", "logs", "work", "--level", "warning"]).success();
+        assert!(log.contains("bridge.daemon is not in force in foxxy-bridge@work.service"), "{log}");
         assert_eq!(foxxy(machine, &["server", "stop", "work"]).success(), "stopped work\n");
         nothing_is_left(machine);
         // Of what is not there it says so, once.

@@ -82,7 +82,9 @@ fn a_config_broken_on_disk_fails_a_restart_once_and_is_mended_by_a_start(machine
     assert!(stderr.contains("failed"), "{stderr}");
     // Long enough for the restart that must not come.
     machine.user(&["sleep", "4"]).success();
-    assert_eq!((property(machine, UNIT, "NRestarts"), list(machine)), ("0".to_owned(), Vec::new()));
+    assert_eq!(property(machine, UNIT, "NRestarts"), "0");
+    let listed = list(machine);
+    assert_eq!((listed.len(), &listed[0]["status"]), (1, &json!("failed")), "{listed:?}");
     let log: Vec<String> = log().lines().skip(before).map(str::to_owned).collect();
     let count = |words: &str| log.iter().filter(|line| line.contains(words)).count();
     assert_eq!(count("broken.json:1:3: not valid JSON"), 1, "{log:#?}");

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use clap::Args;
 
+use super::launch::Launch;
 use super::survey::Survey;
 use super::unit::{self, Address};
 use super::{Context, Whose, name_of, start, stop};
@@ -209,6 +210,6 @@ async fn start_now(
         stop::stop_one(survey, instance.paths(), name, false).await?;
         unit::write_environment(instance, read)?;
     }
-    start::launch(survey, instance, read, &Address::default(), context, start::TIMEOUT, true).await?;
+    Launch::plain(instance, read, context).run(survey).await?;
     Ok(())
 }

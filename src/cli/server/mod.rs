@@ -2,11 +2,13 @@
 
 mod disable;
 mod enable;
+mod launch;
 mod linger;
 mod list;
 mod logs;
 mod reload;
 mod restart;
+mod serve;
 mod start;
 mod status;
 mod stop;
@@ -122,12 +124,12 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
     if let Command::Start(options) = &command
         && !options.daemon
     {
-        return start::serve(options, context);
+        return serve::run(options, context);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         match command {
-            Command::Start(options) => start::start(&options, context).await,
+            Command::Start(options) => start::run(&options, context).await,
             Command::Stop(options) => stop::run(options, context).await,
             Command::Restart(options) => restart::run(options, context).await,
             Command::Reload(options) => reload::run(options, context).await,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::launch::Launch;
 use super::survey::Survey;
 use super::unit::{self, Address};
 use super::{Context, Targets, start, stop};
@@ -38,7 +39,9 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         let own = context.instance(paths, None)?;
         if own.name() == name {
             output::note(format!("{name} is not running: it is started"));
-            return start::start_plainly(survey, &own, context).await;
+            let read = context.read(own.config())?;
+            Launch::plain(&own, &read, context).run(survey).await?;
+            return Ok(());
         }
         return Err(survey.unknown(name, Exit::Failed));
     };
@@ -69,7 +72,7 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         // It was enabled since it was started, and moves to its unit now.
         stop::stop_one(survey, paths, name, false).await?;
         unit::write_environment(&instance, &read)?;
-        start::launch(survey, &instance, &read, &Address::default(), context, PATIENCE, true).await?;
+        Launch { timeout: PATIENCE, ..Launch::plain(&instance, &read, context) }.run(survey).await?;
         return Ok(());
     }
     let daemon = &read.loaded.config.bridge.daemon;

@@ -1,25 +1,23 @@
-//! `server start`: serve here, or have the service manager keep a bridge.
+//! `server start --daemon`: have the service manager keep a bridge.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::launch::Launch;
 use super::survey::{Known, Survey};
-use super::unit::{self, Address};
+use super::unit::Address;
 use super::{Context, Whose, name_of, stop};
-use crate::cli::context::{self, Read};
+use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
-use crate::cli::output::{self, GOOD, STRONG};
-use crate::config::{Loaded, Scope as ConfigScope};
+use crate::cli::output;
+use crate::config::Scope as ConfigScope;
 use crate::control::client;
-use crate::daemon::{self, Served};
+use crate::daemon;
 use crate::host::log::Level;
-use crate::host::signals::Termination;
-use crate::instance::environment::{self, Variables};
 use crate::instance::{Instance, Name, Paths, Scope, lock};
-use crate::manager::{Enablement, Run, ServiceManager, StartRequest, Started, State};
+use crate::manager::State;
 
 /// How long a start may take, unless something else is typed.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,24 +29,24 @@ pub(crate) struct Options {
     pub(super) daemon: bool,
     /// Its name [default: from the config's file name]
     #[arg(short, long, value_parser = name_of)]
-    name: Option<Name>,
+    pub(super) name: Option<Name>,
     /// The one whose config in the config folder has that name, as in units of foxxy-bridge@.service
     #[arg(long, value_name = "NAME", value_parser = name_of, conflicts_with_all = ["name", "config"])]
     instance: Option<Name>,
     /// The address to listen on [default: the config's, 127.0.0.1]
     #[arg(long)]
-    host: Option<String>,
+    pub(super) host: Option<String>,
     /// The port to listen on, 0 for any free one [default: the config's, 8080]
     #[arg(short, long)]
-    port: Option<u16>,
+    pub(super) port: Option<u16>,
     #[command(flatten)]
-    whose: Whose,
+    pub(super) whose: Whose,
     /// Restart it when it runs already
     #[arg(long, requires = "daemon")]
     force: bool,
     /// Remove first what bridges that were killed have left behind
     #[arg(long)]
-    cleanup: bool,
+    pub(super) cleanup: bool,
     /// Return at once, without knowing whether it will serve
     #[arg(long, requires = "daemon")]
     no_wait: bool,
@@ -71,7 +69,7 @@ pub(super) fn no_config_of(name: &Name, paths: &Paths) -> Error {
 
 impl Options {
     /// The name that was typed, and the config that goes with it.
-    fn meant(&self, context: &Context, paths: &Paths) -> Result<(Option<Name>, Context), Error> {
+    pub(super) fn meant(&self, context: &Context, paths: &Paths) -> Result<(Option<Name>, Context), Error> {
         let Some(name) = &self.instance else { return Ok((self.name.clone(), context.clone())) };
         let config = paths.named_config(name);
         // Of the default one there is always a config: a built-in one.
@@ -85,76 +83,8 @@ impl Options {
     }
 }
 
-/// Starts an instance as its config has it.
-pub(super) async fn start_plainly(
-    survey: &mut Survey,
-    instance: &Instance,
-    context: &Context,
-) -> Result<(), Error> {
-    let read = context.read(instance.config())?;
-    launch(survey, instance, &read, &Address::default(), context, TIMEOUT, true).await?;
-    Ok(())
-}
-
-/// Serves in the foreground, until it is told to stop.
-pub(super) fn serve(options: &Options, context: &Context) -> Result<Exit, Error> {
-    let paths = context.paths(options.whose.scope())?;
-    let (name, context) = options.meant(context, &paths).inspect_err(tell_manager)?;
-    if options.cleanup {
-        clean_up(&paths)?;
-    }
-    let instance = context.instance(&paths, name);
-    // What is wrong with the config says more than that there is no instance of it.
-    let given = instance.as_ref().map(given_variables).unwrap_or_default();
-    let (read, instance) = (read(&context, &paths, &given)?, instance?);
-    let bridge = &read.loaded.config.bridge;
-    let (again, own, level) = (context.clone(), instance.clone(), context.level());
-    daemon::run(daemon::Options {
-        instance,
-        host: options.host.clone().unwrap_or_else(|| bridge.host.as_str().to_owned()),
-        port: options.port.unwrap_or(bridge.port),
-        served: served(read),
-        read: Arc::new(move || {
-            let read = again.read_with(again.config_path(&paths).as_deref(), &given_variables(&own));
-            read.map(served).map_err(|invalid| words(&invalid.into()))
-        }),
-        level,
-    })?;
-    Ok(Exit::Ok)
-}
-
-/// The variables that the instance was given for its config.
-fn given_variables(instance: &Instance) -> Variables {
-    let path = instance.variables_file();
-    environment::read(&path).unwrap_or_else(|error| {
-        output::warn(format!("{}: {error}", path.display()));
-        Variables::new()
-    })
-}
-
-/// Reads the config; when it cannot be, that is also what the service manager is told.
-fn read(context: &Context, paths: &Paths, given: &Variables) -> Result<Read, Error> {
-    let read = context.read_with(context.config_path(paths).as_deref(), given);
-    read.map_err(context::told).inspect_err(tell_manager)
-}
-
-/// Leaves the service manager with why there is no bridge.
-fn tell_manager(error: &Error) {
-    crate::host::notify::status(&words(error));
-}
-
-fn served(read: Read) -> Served {
-    let Loaded { config, path, warnings } = read.loaded;
-    Served { config, path, warnings: warnings.iter().map(ToString::to_string).collect() }
-}
-
-/// What is wrong, and below it why.
-fn words(error: &Error) -> String {
-    format!("{}:\n{}", error.what, error.why.join("\n"))
-}
-
 /// Has the service manager start a bridge.
-pub(super) async fn start(options: &Options, context: &Context) -> Result<Exit, Error> {
+pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Error> {
     let (mut paths, mut read) = (context.paths(options.whose.scope())?, None);
     let (name, context) = &options.meant(context, &paths)?;
     if options.whose.typed().is_none() {
@@ -199,15 +129,21 @@ pub(super) async fn start(options: &Options, context: &Context) -> Result<Exit, 
             stop::stop_one(&mut survey, &paths, &name, false).await?;
         }
     }
-    let timeout = Duration::from_secs(options.timeout);
+    let launch = Launch {
+        instance: &instance,
+        read: &read,
+        address,
+        context,
+        timeout: Duration::from_secs(options.timeout),
+        wait: !options.no_wait,
+    };
     if options.dry_run {
         let manager = survey.manager()?;
-        let request =
-            request(manager, &instance, &read, &address, context, timeout, !options.no_wait).await?;
+        let request = launch.request(manager).await?;
         output::say(manager.preview(&request)?);
         return Ok(Exit::Ok);
     }
-    launch(&mut survey, &instance, &read, &address, context, timeout, !options.no_wait).await
+    launch.run(&mut survey).await
 }
 
 /// A bridge that serves the same config, or has the same name.
@@ -261,145 +197,8 @@ pub(super) async fn debugging(socket: &Path, context: &Context) -> Result<&'stat
     }
 }
 
-pub(super) async fn launch(
-    survey: &mut Survey,
-    instance: &Instance,
-    read: &Read,
-    address: &Address,
-    context: &Context,
-    timeout: Duration,
-    wait: bool,
-) -> Result<Exit, Error> {
-    let manager = survey.manager().map_err(|error| in_foreground(error, instance))?;
-    let request = request(manager, instance, read, address, context, timeout, wait).await?;
-    unit::write_environment(instance, read)?;
-    let mut termination = Termination::listen()?;
-    let started = tokio::select! {
-        started = manager.start(&request) => started,
-        signal = termination.next() => return Err(take_back(manager, instance, signal).await),
-    };
-    if started.is_err() {
-        // What was written for it is of no use to anybody now.
-        lock::clean_up(instance)?;
-    }
-    match started? {
-        Started::Queued { unit } => output::say(format!("{}: starting as {unit}", instance.name())),
-        Started::AlreadyRunning(_) => {
-            let socket = instance.control_socket();
-            let level = debugging(&socket, context).await?;
-            let status = client::status(&socket).await;
-            let at = status.map_or_else(
-                |_| String::new(),
-                |(status, _)| format!(": {} (PID {})", status.address, status.pid),
-            );
-            output::say(format!("{} is already running{at}{level}", instance.name()));
-        }
-        Started::Running(_) => tell_started(instance).await,
-    }
-    Ok(Exit::Ok)
-}
-
-/// What is asked of the manager: a unit of its own for this run, or the one that the instance is enabled with.
-async fn request(
-    manager: &dyn ServiceManager,
-    instance: &Instance,
-    read: &Read,
-    address: &Address,
-    context: &Context,
-    timeout: Duration,
-    wait: bool,
-) -> Result<StartRequest, Error> {
-    let daemon = &read.loaded.config.bridge.daemon;
-    if daemon.manager == crate::config::ManagerChoice::Pidfile {
-        let what = "the manager `pidfile`, which the config asks for, is not there yet";
-        return Err(Error::new(Exit::Failed, what).hint("take `auto` or `systemd` as bridge.daemon.manager"));
-    }
-    let run = match manager.enablement(instance.name()).await? {
-        Enablement::No => Run::Transient(Box::new(unit::spec(instance, daemon, address, context, timeout)?)),
-        enablement => {
-            agrees(manager, instance, address).await?;
-            Run::Enabled(enablement)
-        }
-    };
-    Ok(StartRequest { name: instance.name().clone(), run, timeout, wait })
-}
-
-/// Checks that the unit that the instance is enabled with runs what is asked for.
-async fn agrees(manager: &dyn ServiceManager, instance: &Instance, address: &Address) -> Result<(), Error> {
-    let name = instance.name();
-    let unit = name.template_unit();
-    let config = manager.enabled_config(name).await?;
-    let config = config.unwrap_or_else(|| instance.paths().named_config(name));
-    let config = std::fs::canonicalize(&config).unwrap_or(config);
-    if config != instance.identity() {
-        let what = format!("the name `{name}` is in use by {unit}, which serves {}", config.display());
-        return Err(Error::new(Exit::Failed, what)
-            .hint(format!("choose another --name, or undo that: foxxy-bridge server disable {name}")));
-    }
-    if address.host.is_some() || address.port.is_some() {
-        let what = format!("the bridge `{name}` is enabled: its address is in the files of {unit}");
-        let typed = [
-            address.host.as_ref().map(|host| format!(" --host {host}")),
-            address.port.map(|port| format!(" --port {port}")),
-        ];
-        let typed: String = typed.into_iter().flatten().collect();
-        return Err(Error::new(Exit::Failed, what)
-            .hint(format!("change it there: foxxy-bridge server enable {name}{typed}, then start it")));
-    }
-    Ok(())
-}
-
-/// Ends what an interrupted start has begun: nobody waits for it any more.
-async fn take_back(manager: &dyn ServiceManager, instance: &Instance, signal: &str) -> Error {
-    let name = instance.name();
-    let what = format!("the start of `{name}` was interrupted by {signal}");
-    let stopped = manager.stop(name, false, TIMEOUT).await.map_err(Error::from);
-    match stopped.and_then(|_| lock::clean_up(instance).map_err(Error::from)) {
-        Ok(_) => Error::new(Exit::Failed, what)
-            .because("what had been started is stopped again")
-            .hint("--no-wait does not wait until it serves, --timeout SECONDS not as long"),
-        Err(error) => Error::new(Exit::Failed, what)
-            .because(error.what)
-            .hint(format!("see how it is: foxxy-bridge server status {name}")),
-    }
-}
-
-/// Says where it serves, and how far its servers are.
-async fn tell_started(instance: &Instance) {
-    let name = instance.name();
-    let Ok((status, _)) = client::status(&instance.control_socket()).await else {
-        return output::say(format!("{name} is running"));
-    };
-    let unit = status.unit.as_deref().unwrap_or_default();
-    output::say(format!(
-        "{GOOD}started{GOOD:#} {name}: {STRONG}{}{STRONG:#} (PID {}, {unit})",
-        status.address, status.pid
-    ));
-    let (connected, all) = status.connected();
-    if connected < all {
-        output::note(format!(
-            "{connected} of {all} servers are connected; see `foxxy-bridge server status {name}`"
-        ));
-    }
-}
-
-/// Adds what to type where there is no service manager.
-fn in_foreground(mut error: Error, instance: &Instance) -> Error {
-    let config =
-        instance.config().map(|path| format!(" --config {}", output::short_path(path))).unwrap_or_default();
-    let command = format!("foxxy-bridge server start{config}");
-    match &mut error.hint {
-        Some(hint) if hint.contains("foreground") => {
-            *hint = hint.replace("foxxy-bridge server start", &command);
-        }
-        Some(hint) => hint.push_str(&format!("; or serve in the foreground: {command}")),
-        None => error.hint = Some(format!("serve in the foreground: {command}")),
-    }
-    error
-}
-
 /// Removes what bridges that are gone have left, and says so.
-fn clean_up(paths: &Paths) -> Result<(), Error> {
+pub(super) fn clean_up(paths: &Paths) -> Result<(), Error> {
     for name in lock::names(paths) {
         let instance = Instance::new(name, None, paths.clone())?;
         if lock::clean_up(&instance)? {
