@@ -6,8 +6,8 @@
 PREFIX ?= /usr/local
 bindir ?= $(PREFIX)/bin
 datadir ?= $(PREFIX)/share
-# The bus reads /usr/share and /etc only: for another PREFIX, /etc/dbus-1/system.d is the place.
-dbuspolicydir ?= $(datadir)/dbus-1/system.d
+# The bus reads /usr/share and /etc only.
+dbuspolicydir ?= $(if $(filter /usr,$(PREFIX)),$(datadir),/etc)/dbus-1/system.d
 unitdir ?= $(PREFIX)/lib/systemd/system
 userunitdir ?= $(PREFIX)/lib/systemd/user
 sysusersdir ?= $(PREFIX)/lib/sysusers.d
@@ -45,7 +45,7 @@ ARCHIVE = apt-get indextargets --format '$$(REPO_URI)' 'Created-By: Packages' 'O
 all:
 	$(CARGO) build --release --locked
 
-check: deps servers trees lint deny test
+check: deps lint deny servers trees test
 	@left_out() { echo "make check: left out: $$1"; }; \
 	[ "$$(id -u)" = 0 ] || left_out 'the tests in a real systemd: they need root'; \
 	command -v systemd-nspawn >/dev/null || left_out 'the tests in a real systemd: no systemd-nspawn'; \
@@ -133,10 +133,10 @@ deps:
 	apt-get install --yes --no-install-recommends $$missing
 
 # The units name the program by the place where packages put it.
-install_unit = $(INSTALL) -D -m 0644 -t $(DESTDIR)$(2) $(1) && \
+install_unit = $(INSTALL) -D -m 0644 -t $(DESTDIR)$(2) $(1); \
 	sed -i 's,/usr/bin/foxxy-bridge,$(bindir)/foxxy-bridge,' $(DESTDIR)$(2)/$$(basename $(1))
 
-# The units and snapshots that are made from the templates.
+# The units that are made from the templates.
 units:
 	UPDATE_UNITS=1 $(CARGO) test --locked --lib the_packaged_units
 

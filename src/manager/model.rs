@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::BoxStream;
+use serde::Serialize;
 
 use super::{Error, SocketSpec, UnitSpec};
 use crate::instance::Name;
@@ -77,18 +78,21 @@ pub struct Managed {
 }
 
 /// Whether, and when, an instance is started without anybody typing a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Enablement {
     /// Never.
     No,
     /// With its manager: at boot, or at the user's first login where the manager does not linger.
     Boot,
     /// When its first client connects.
+    #[serde(rename = "socket")]
     FirstClient,
 }
 
 /// How a running unit differs from its files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Drift {
     /// They were changed after the bridge was started.
     Newer,

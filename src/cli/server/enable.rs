@@ -81,13 +81,7 @@ fn meant(options: &Options, survey: &Survey, paths: &Paths, context: &Context) -
     if context.names_config() {
         return context.instance(paths, Some(name.clone()));
     }
-    let known = survey.get(name).and_then(super::survey::Known::config).filter(|config| config.exists());
-    let config = known.or_else(|| Some(paths.named_config(name)).filter(|config| config.exists()));
-    match config {
-        Some(config) => context.with_config(config).instance(paths, Some(name.clone())),
-        None if name.is_default() => context.instance(paths, Some(name.clone())),
-        None => Err(start::no_config_of(name, paths)),
-    }
+    survey.instance(name, paths, context)
 }
 
 fn request(

@@ -22,6 +22,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use self::survey::Survey;
 use super::context::Context;
 use super::error::{Error, Exit};
+use super::output;
 use crate::instance::{Name, Paths, Scope};
 
 /// How long reaching the service manager may take.
@@ -33,7 +34,7 @@ pub(crate) enum Command {
     Start(start::Options),
     /// Stop bridges
     Stop(stop::Options),
-    /// Restart bridges; one that is not running is started
+    /// Restart bridges; one that is not running and has a config is started
     Restart(restart::Options),
     /// Have bridges read their config anew, while clients go on
     Reload(reload::Options),
@@ -84,7 +85,7 @@ pub(crate) struct Targets {
     /// Which [default: the one of the config, else the only one]
     #[arg(value_parser = name_of)]
     names: Vec<Name>,
-    /// All that are running
+    /// All that there are
     #[arg(long, conflicts_with = "names")]
     all: bool,
     #[command(flatten)]
@@ -107,6 +108,39 @@ impl Targets {
             survey.tell_none()?;
         }
         Ok((paths, survey, names))
+    }
+}
+
+/// What became of several bridges: a failure of one is no reason to leave out the others.
+struct Outcomes {
+    /// What was to be done to them, as in "not all were stopped".
+    done: &'static str,
+    only_one: bool,
+    failed: Option<Exit>,
+}
+
+impl Outcomes {
+    fn of(names: &[Name], done: &'static str) -> Self {
+        Self { done, only_one: names.len() == 1, failed: None }
+    }
+
+    /// Takes note of one, and tells why it failed; the only one's failure is that of the command.
+    fn add(&mut self, outcome: Result<(), Error>) -> Result<(), Error> {
+        match outcome {
+            Err(error) if !self.only_one => {
+                output::complain(&error);
+                self.failed = Some(error.exit);
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn end(self) -> Result<Exit, Error> {
+        match self.failed {
+            Some(exit) => Err(Error::new(exit, format!("not all bridges were {}", self.done))),
+            None => Ok(Exit::Ok),
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::survey::Survey;
-use super::{Context, Targets, start, unit};
+use super::survey::{Known, Survey};
+use super::{Context, Outcomes, Targets, start, unit};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
@@ -18,10 +18,13 @@ pub(crate) struct Options {
 
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
     let (paths, survey, names) = options.targets.find(context).await?;
+    let runs = |name: &Name| survey.get(name).is_some_and(Known::is_running);
+    let names: Vec<Name> = names.into_iter().filter(|name| !options.targets.all || runs(name)).collect();
+    let mut outcomes = Outcomes::of(&names, "reloaded");
     for name in names {
-        reload(&survey, &paths, &name, context).await?;
+        outcomes.add(reload(&survey, &paths, &name, context).await)?;
     }
-    Ok(Exit::Ok)
+    outcomes.end()
 }
 
 async fn reload(survey: &Survey, paths: &Paths, name: &Name, context: &Context) -> Result<(), Error> {

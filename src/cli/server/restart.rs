@@ -7,7 +7,7 @@ use clap::Args;
 use super::launch::Launch;
 use super::survey::Survey;
 use super::unit::{self, Address};
-use super::{Context, Targets, start, stop};
+use super::{Context, Outcomes, Targets, start, stop};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
@@ -28,22 +28,23 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
     // Nobody would start again what runs in the foreground of a terminal.
     let kept = |name: &Name| survey.get(name).is_some_and(|known| known.managed.is_some());
     let names: Vec<Name> = names.into_iter().filter(|name| !options.targets.all || kept(name)).collect();
+    let mut outcomes = Outcomes::of(&names, "restarted");
     for name in names {
-        restart(&mut survey, &paths, &name, context).await?;
+        outcomes.add(restart(&mut survey, &paths, &name, context).await)?;
     }
-    Ok(Exit::Ok)
+    outcomes.end()
 }
 
 async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Context) -> Result<(), Error> {
     let Some(known) = survey.get(name) else {
-        let own = context.instance(paths, None)?;
-        if own.name() == name {
-            output::note(format!("{name} is not running: it is started"));
-            let read = context.read(own.config())?;
-            Launch::plain(&own, &read, context).run(survey).await?;
-            return Ok(());
-        }
-        return Err(survey.unknown(name, Exit::Failed));
+        let instance = match context.instance(paths, None)? {
+            own if own.name() == name => own,
+            _ if paths.named_config(name).exists() => survey.instance(name, paths, context)?,
+            _ => return Err(survey.unknown(name, Exit::Failed)),
+        };
+        output::note(format!("{name} is not running: it is started"));
+        let read = context.read(instance.config())?;
+        return Launch::plain(&instance, &read, context).run(survey).await.map(drop);
     };
     let transient = known.managed.as_ref().is_some_and(|managed| managed.transient);
     if known.managed.is_none() {
@@ -84,7 +85,7 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
     }
     if restarted.outdated {
         output::warn(format!(
-            "its unit is older than bridge.daemon in its config: `foxxy-bridge server enable {name}` brings it up to date"
+            "its unit is not what bridge.daemon in its config asks for: `foxxy-bridge server enable {name}` brings it up to date"
         ));
     }
     Ok(())

@@ -85,26 +85,21 @@ impl Options {
 
 /// Has the service manager start a bridge.
 pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Error> {
-    let (mut paths, mut read) = (context.paths(options.whose.scope())?, None);
-    let (name, context) = &options.meant(context, &paths)?;
-    if options.whose.typed().is_none() {
-        // The config may say whose it is; it is looked for where the caller's own are.
-        let first = context.read(context.config_path(&paths).as_deref())?;
-        if let Some(scope) = first.loaded.config.bridge.daemon.scope {
-            let scope = match scope {
-                ConfigScope::User => Scope::User,
-                ConfigScope::System => Scope::System,
-            };
-            if scope != paths.scope() {
-                paths = context.paths(scope)?;
-            }
-        }
-        read = Some(first);
+    let mut paths = context.paths(options.whose.scope())?;
+    let (name, mut context) = options.meant(context, &paths)?;
+    let read = context.read(context.config_path(&paths).as_deref())?;
+    // The config may say whose it is; it is looked for where the caller's own are, and is the one that is meant.
+    let scope = read.loaded.config.bridge.daemon.scope.map(|scope| match scope {
+        ConfigScope::User => Scope::User,
+        ConfigScope::System => Scope::System,
+    });
+    if let (None, Some(scope)) = (options.whose.typed(), scope)
+        && scope != paths.scope()
+    {
+        paths = context.paths(scope)?;
+        context = read.loaded.path.clone().map_or(context.clone(), |config| context.with_config(config));
     }
-    let read = match read {
-        Some(read) => read,
-        None => context.read(context.config_path(&paths).as_deref())?,
-    };
+    let context = &context;
     for warning in &read.loaded.warnings {
         output::warn(warning.to_string());
     }
@@ -164,14 +159,14 @@ async fn already(
     context: &Context,
 ) -> Result<Exit, Error> {
     let bridge = &read.loaded.config.bridge;
-    let Ok(status) = &known.status else {
-        let what = format!("the bridge `{}` is {}", known.name, known.state());
-        let hint = format!(
-            "restart it: foxxy-bridge server start --daemon --force, or see `server logs {}`",
-            known.name
-        );
-        return Err(Error::new(Exit::Failed, what).hint(hint));
-    };
+    let status = known.status.as_ref().map_err(|error| {
+        let name = &known.name;
+        Error::new(Exit::Failed, format!("the bridge `{name}` is {}", known.state()))
+            .because(error.to_string())
+            .hint(format!(
+                "restart it: foxxy-bridge server restart {name}; its log: foxxy-bridge server logs {name}"
+            ))
+    })?;
     let host = wanted.host.clone().unwrap_or_else(|| bridge.host.as_str().to_owned());
     let asked = daemon::address(&host, wanted.port.unwrap_or(bridge.port));
     if wanted.port != Some(0) && asked != status.address && (wanted.host.is_some() || wanted.port.is_some()) {

@@ -66,8 +66,11 @@ async fn tell(
             return Err(error.into());
         }
         let own = context.instance(paths, None)?;
-        let exit =
-            if own.name() == name || has_config(paths, name) { Exit::NotRunning } else { Exit::UnknownName };
+        let exit = if own.name() == name || paths.named_config(name).exists() {
+            Exit::NotRunning
+        } else {
+            Exit::UnknownName
+        };
         if format == Format::Json {
             let state = if exit == Exit::NotRunning { "not running" } else { "unknown" };
             output::say_json(&json!({ "name": name.as_str(), "state": state }));
@@ -134,48 +137,25 @@ struct Told<'a> {
 #[derive(Clone, Copy, Default, Serialize)]
 struct UnitFiles {
     /// Whether, and when, it is started by itself.
-    starts: Option<Starts>,
-    /// Whether they have changed since it was started.
-    unit_changed: bool,
-    #[serde(skip)]
+    enabled: Option<Enablement>,
+    /// How they differ from what runs.
     drift: Option<Drift>,
 }
 
-/// When a bridge is started.
-#[derive(Clone, Copy, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Starts {
-    ByHand,
-    WithItsManager,
-    AtFirstClient,
-}
-
-impl Starts {
-    fn words(self, name: &str) -> String {
-        match self {
-            Self::ByHand => format!("by hand (by itself: foxxy-bridge server enable {name})"),
-            Self::WithItsManager => "by itself, with systemd".to_owned(),
-            Self::AtFirstClient => "by itself, when its first client connects".to_owned(),
-        }
+fn when(enabled: Enablement, name: &str) -> String {
+    match enabled {
+        Enablement::No => format!("by hand (by itself: foxxy-bridge server enable {name})"),
+        Enablement::Boot => "by itself, with systemd".to_owned(),
+        Enablement::FirstClient => "by itself, when its first client connects".to_owned(),
     }
 }
 
 impl UnitFiles {
     async fn look_up(survey: &Survey, known: &Known) -> Result<Self, Error> {
         let (Ok(manager), Some(_)) = (&survey.manager, &known.managed) else { return Ok(Self::default()) };
-        let starts = match manager.enablement(&known.name).await? {
-            Enablement::No => Starts::ByHand,
-            Enablement::Boot => Starts::WithItsManager,
-            Enablement::FirstClient => Starts::AtFirstClient,
-        };
-        let drift = manager.drift(&known.name).await?;
-        Ok(Self { starts: Some(starts), unit_changed: drift.is_some(), drift })
+        let enabled = Some(manager.enablement(&known.name).await?);
+        Ok(Self { enabled, drift: manager.drift(&known.name).await? })
     }
-}
-
-/// Whether a config of that name is in the folder: then the name is known, running or not.
-fn has_config(paths: &Paths, name: &Name) -> bool {
-    ["json", "toml"].iter().any(|kind| paths.config_dir().join(format!("{name}.{kind}")).exists())
 }
 
 fn render(
@@ -195,8 +175,8 @@ fn render(
     line("PID", status.pid.to_string());
     let unit = status.unit.as_ref().map(|unit| format!(" ({unit})")).unwrap_or_default();
     line("Manager", format!("{}{unit}", status.manager.as_str()));
-    if let Some(starts) = files.starts {
-        line("Starts", starts.words(&status.name));
+    if let Some(enabled) = files.enabled {
+        line("Starts", when(enabled, &status.name));
     }
     match answers {
         Ok(()) => line("Address", status.address.clone()),

@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::survey::{Known, Survey};
-use super::{Context, Targets};
+use super::{Context, Outcomes, Targets};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
@@ -28,24 +28,23 @@ pub(crate) struct Options {
 
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
     let (paths, mut survey, names) = options.targets.find(context).await?;
-    let mut failed = None;
+    let mut outcomes = Outcomes::of(&names, "stopped");
     for name in names {
-        match stop_one(&mut survey, &paths, &name, options.force).await {
-            Ok(Stopped::Clean) => output::say(format!("stopped {name}")),
-            Ok(Stopped::Killed) => output::say(format!("killed {name}")),
-            // It ended by itself in between, which is what was wanted.
-            Ok(Stopped::NotRunning) if options.targets.all => {
-                output::say(format!("{name} was not running any more"));
-            }
-            Ok(Stopped::NotRunning) => failed = Some(survey.unknown(&name, Exit::Failed)),
-            Err(error) => failed = Some(error),
-        }
-        if let Some(error) = failed.take_if(|_| options.targets.all) {
-            output::complain(&error);
-            failed = Some(Error::new(error.exit, "not all bridges were stopped"));
-        }
+        let stopped = stop_one(&mut survey, &paths, &name, options.force).await;
+        outcomes.add(stopped.and_then(|stopped| tell(stopped, &survey, &name, options.targets.all)))?;
     }
-    failed.map_or(Ok(Exit::Ok), Err)
+    outcomes.end()
+}
+
+fn tell(stopped: Stopped, survey: &Survey, name: &Name, all: bool) -> Result<(), Error> {
+    match stopped {
+        Stopped::Clean => output::say(format!("stopped {name}")),
+        Stopped::Killed => output::say(format!("killed {name}")),
+        // It ended by itself in between, which is what was wanted.
+        Stopped::NotRunning if all => output::say(format!("{name} was not running any more")),
+        Stopped::NotRunning => return Err(survey.unknown(name, Exit::Failed)),
+    }
+    Ok(())
 }
 
 /// Stops one, under whatever keeps it, and removes what it leaves.

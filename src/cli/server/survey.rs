@@ -12,7 +12,7 @@ use crate::cli::output;
 use crate::control::client::{self, AskError};
 use crate::control::{BridgeState, Manager, Status};
 use crate::instance::lock::{self, Holder};
-use crate::instance::{Name, Paths, Scope};
+use crate::instance::{Instance, Name, Paths, Scope};
 use crate::manager::{self, Managed, ServiceManager, State};
 
 /// One bridge, from all that is known of it.
@@ -188,6 +188,18 @@ impl Survey {
         match &self.manager {
             Ok(manager) => Ok(manager.as_ref()),
             Err(_) => unreachable!("it was looked at"),
+        }
+    }
+
+    /// The instance of that name: the one that there is, or else the one of the config of that name.
+    pub(super) fn instance(&self, name: &Name, paths: &Paths, context: &Context) -> Result<Instance, Error> {
+        let known = self.get(name).and_then(Known::config).filter(|config| config.exists());
+        let config = known.or_else(|| Some(paths.named_config(name)).filter(|config| config.exists()));
+        match config {
+            Some(config) => context.with_config(config).instance(paths, Some(name.clone())),
+            // Of the default one there is always a config: a built-in one.
+            None if name.is_default() => context.instance(paths, Some(name.clone())),
+            None => Err(super::start::no_config_of(name, paths)),
         }
     }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use self::sandbox::Directive;
@@ -170,7 +171,8 @@ impl Settings {
             environment: Vec::new(),
             ..self.clone()
         };
-        let digest = Sha256::digest(format!("{typed:?}").as_bytes());
+        // The limits are no part of the texts.
+        let digest = Sha256::digest(format!("{}{:?}", json!(typed), self.limits).as_bytes());
         digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 }
