@@ -113,7 +113,7 @@ fn systemctl_asks_for_the_level_and_sets_it(machine: &Machine) {
     assert_eq!(level(&[]).success(), "info\n");
     let get = |property: &str| {
         let get =
-            ["busctl", "--user", "get-property", "foxxy_bridge.i_level", "/org/freedesktop/LogControl1"];
+            ["busctl", "--user", "get-property", "foxxy_bridge.t_level", "/org/freedesktop/LogControl1"];
         machine.user(&[&get[..], &["org.freedesktop.LogControl1", property]].concat()).success()
     };
     assert_eq!(get("LogTarget"), "s \"journal\"\n");
