@@ -70,7 +70,7 @@ fn lines_carry_their_fields_and_each_is_there_once(machine: &Machine) {
     let serving = line(machine, "fields", "serving http://127.0.0.1:8450/mcp");
     assert_eq!(serving["SYSLOG_IDENTIFIER"], "foxxy-bridge");
     assert_eq!([&serving["INSTANCE"], &serving["PRIORITY"]], ["fields", "6"]);
-    assert_eq!(serving["CODE_FILE"], "src/daemon.rs");
+    assert_eq!([&serving["CODE_FILE"], &serving["TARGET"]], ["src/daemon.rs", "foxxy_bridge::daemon"]);
     assert!(serving["CODE_LINE"].as_str().is_some_and(|line| line.parse::<u32>().is_ok()), "{serving}");
     assert_eq!(serving["_TRANSPORT"], "journal");
     assert_eq!(serving["UPSTREAM"], Value::Null);
