@@ -393,8 +393,13 @@ fn a_journal_that_hangs_does_not_hang_the_bridge(machine: &Machine) {
     assert!(reloaded.took < Duration::from_secs(5), "{reloaded}");
     reloaded.success();
     line(machine, "stuck", "lines before this one are missing");
-    let kept = lines(machine, "stuck").into_iter().filter(|line| line["UPSTREAM"] == "a").count();
-    assert!((500..5000).contains(&kept), "{kept}");
+    // Of both together: the one that is let loose first may have the whole queue.
+    let said = ["foxxy-bridge/a", "foxxy-bridge/b"].map(|identifier| {
+        let lines = lines(machine, "stuck");
+        lines.into_iter().filter(|line| line["SYSLOG_IDENTIFIER"] == identifier).count()
+    });
+    let kept: usize = said.iter().sum();
+    assert!((1000..10000).contains(&kept), "{said:?}");
     stop(machine, "stuck");
 }
 
