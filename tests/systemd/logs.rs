@@ -70,7 +70,7 @@ fn lines_carry_their_fields_and_each_is_there_once(machine: &Machine) {
     let serving = line(machine, "fields", "serving http://127.0.0.1:8450/mcp");
     assert_eq!(serving["SYSLOG_IDENTIFIER"], "foxxy-bridge");
     assert_eq!([&serving["INSTANCE"], &serving["PRIORITY"]], ["fields", "6"]);
-    assert_eq!(serving["CODE_FILE"], "src/daemon.rs");
+    assert_eq!([&serving["CODE_FILE"], &serving["TARGET"]], ["src/daemon.rs", "foxxy_bridge::daemon"]);
     assert!(serving["CODE_LINE"].as_str().is_some_and(|line| line.parse::<u32>().is_ok()), "{serving}");
     assert_eq!(serving["_TRANSPORT"], "journal");
     assert_eq!(serving["UPSTREAM"], Value::Null);
@@ -393,8 +393,13 @@ fn a_journal_that_hangs_does_not_hang_the_bridge(machine: &Machine) {
     assert!(reloaded.took < Duration::from_secs(5), "{reloaded}");
     reloaded.success();
     line(machine, "stuck", "lines before this one are missing");
-    let kept = lines(machine, "stuck").into_iter().filter(|line| line["UPSTREAM"] == "a").count();
-    assert!((500..5000).contains(&kept), "{kept}");
+    // Of both together: the one that is let loose first may have the whole queue.
+    let said = ["foxxy-bridge/a", "foxxy-bridge/b"].map(|identifier| {
+        let lines = lines(machine, "stuck");
+        lines.into_iter().filter(|line| line["SYSLOG_IDENTIFIER"] == identifier).count()
+    });
+    let kept: usize = said.iter().sum();
+    assert!((1000..10000).contains(&kept), "{said:?}");
     stop(machine, "stuck");
 }
 

@@ -1,20 +1,23 @@
-//! The journal's own protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL): a datagram of fields for each line.
+//! The way to the journal: `tracing-journald`, which nobody who logs ever waits for.
 //!
-//! Whoever logs never waits for journald. A line is sent at once, and where journald does not take it, as when it is
-//! busy or hangs, it is put in a queue that a thread hands over. What does not fit into the queue is counted, and the
-//! count told once journald takes lines again.
+//! That library waits for as long as journald takes nothing, as when it is busy or hangs. So each line is put in a
+//! queue, and a thread hands it over. What does not fit into the queue is counted, and the count told once journald
+//! takes lines again.
 
 use std::collections::VecDeque;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::layer::{Context, Layer};
+use tracing::callsite::{DefaultCallsite, Identifier};
+use tracing::field::{Field, FieldSet, Value, Visit};
+use tracing::metadata::Kind;
+use tracing::{Event, Metadata, Subscriber};
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::Registry;
+use tracing_subscriber::layer::{Context, Layer, Layered, SubscriberExt as _};
 
 use super::{CHILD, IDENTIFIER, Level, shortened};
 
@@ -26,375 +29,364 @@ const MAX_WAITING: usize = 1 << 20;
 const LONGEST: usize = 32 << 10;
 /// Bytes of any other field.
 const LONGEST_FIELD: usize = 256;
-/// How often the thread that waits for journald looks up.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Each at its number in syslog(3).
+const PRIORITIES: [Priority; 8] = [
+    Priority::Emergency,
+    Priority::Alert,
+    Priority::Critical,
+    Priority::Error,
+    Priority::Warning,
+    Priority::Notice,
+    Priority::Informational,
+    Priority::Debug,
+];
+
+/// Of lines without a place in the code: where a child's passes through the bridge is of no use to anybody.
+static PLACELESS: Metadata<'static> = Metadata::new(
+    "line",
+    "foxxy_bridge",
+    tracing::Level::INFO,
+    None,
+    None,
+    None,
+    FieldSet::new(&["message", "upstream"], Identifier(&NO_PLACE)),
+    Kind::EVENT,
+);
+static NO_PLACE: DefaultCallsite = DefaultCallsite::new(&PLACELESS);
 
 /// The way to the journal.
 #[derive(Debug, Clone)]
-pub(super) struct Journal(Arc<Sender>);
+pub(super) struct Journal(Arc<Queue>);
 
-#[derive(Debug)]
-struct Sender {
-    /// One that never waits.
-    socket: UnixDatagram,
-    to: PathBuf,
-    instance: String,
+#[derive(Debug, Default)]
+struct Queue {
     backlog: Mutex<Backlog>,
-    /// Told when the backlog is gone.
-    empty: Condvar,
+    /// Told when a line has come, and when one was handed over.
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Backlog {
-    waiting: VecDeque<Vec<u8>>,
-    /// Of those that wait.
+    waiting: VecDeque<Line>,
+    /// Of those that wait, and of the one that is being handed over.
     bytes: usize,
-    /// Whether a thread is handing them over; until it is done no line may overtake them.
-    draining: bool,
     /// Lines that nobody will see, since this was last told.
     lost: u64,
 }
 
+/// One event on its way.
+#[derive(Debug)]
+struct Line {
+    metadata: &'static Metadata<'static>,
+    origin: Origin,
+    texts: Texts,
+    /// How many are lost with it: more than one when it tells of those that were lost.
+    lines: u64,
+}
+
+/// Who speaks, and how urgently: what the library has fixed for all that one of its layers writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Origin {
+    identifier: String,
+    priority: Priority,
+}
+
+/// What an event has in it, by the names of its fields.
+#[derive(Debug, Default)]
+struct Texts(Vec<(&'static str, String)>);
+
 impl Journal {
     /// The way to this machine's journal, for the lines of an instance.
     pub(super) fn open(instance: &str) -> io::Result<Self> {
-        Self::to(Path::new(SOCKET), instance)
+        // Whether anybody listens; this asks without waiting.
+        UnixDatagram::unbound()?.connect(SOCKET)?;
+        let instance = instance.to_owned();
+        Self::through(move |origin| writer(&instance, origin))
     }
 
-    fn to(path: &Path, instance: &str) -> io::Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
-        // journald passes over a datagram with nothing in it; that nobody listens shows.
-        match socket.send_to(&[], path) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            _ => {}
-        }
-        let (instance, to) = (instance.to_owned(), path.to_owned());
-        let sender = Sender { socket, to, instance, backlog: Mutex::default(), empty: Condvar::new() };
-        Ok(Self(Arc::new(sender)))
+    /// Lines go to what `open` makes for their origin.
+    fn through<W: Subscriber>(open: impl Fn(&Origin) -> io::Result<W> + Send + 'static) -> io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        let own = Arc::clone(&queue);
+        std::thread::Builder::new().name("journal".to_owned()).spawn(move || own.hand_over(open))?;
+        Ok(Self(queue))
     }
 
     /// Waits until nothing waits any more.
     pub(super) fn flush(&self, within: Duration) {
-        let backlog = self.0.backlog();
         // Whatever is left after that time is lost.
-        let _ = self.0.empty.wait_timeout_while(backlog, within, |backlog| backlog.draining);
-    }
-
-    /// Sends one datagram, now or later.
-    fn send(&self, datagram: Vec<u8>) {
-        let sender = &self.0;
-        let mut backlog = sender.backlog();
-        if !backlog.draining {
-            match sender.socket.send_to(&datagram, &sender.to) {
-                Ok(_) if backlog.lost == 0 => return,
-                Ok(_) => return sender.tell_lost(&mut backlog),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => {
-                    backlog.lost += 1;
-                    return;
-                }
-            }
-        }
-        if backlog.bytes + datagram.len() > MAX_WAITING {
-            backlog.lost += 1;
-            return;
-        }
-        backlog.bytes += datagram.len();
-        backlog.waiting.push_back(datagram);
-        if !backlog.draining {
-            let own = Arc::clone(sender);
-            let thread = std::thread::Builder::new().name("journal".to_owned());
-            backlog.draining = thread.spawn(move || own.drain()).is_ok();
-            if !backlog.draining {
-                backlog.forget();
-            }
-        }
-    }
-}
-
-impl Sender {
-    fn backlog(&self) -> MutexGuard<'_, Backlog> {
-        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands over what waits, however long journald takes.
-    fn drain(&self) {
-        let socket = UnixDatagram::unbound()
-            .and_then(|socket| socket.set_write_timeout(Some(PATIENCE)).map(|()| socket));
-        let Ok(socket) = socket else {
-            let mut backlog = self.backlog();
-            backlog.forget();
-            return self.drained(&mut backlog);
-        };
-        loop {
-            // With it, how many lines are lost when it is.
-            let (next, lines) = {
-                let mut backlog = self.backlog();
-                match backlog.waiting.pop_front() {
-                    Some(next) => {
-                        backlog.bytes -= next.len();
-                        (next, 1)
-                    }
-                    None if backlog.lost > 0 => {
-                        let lost = backlog.lost;
-                        (self.take_lost(&mut backlog), lost)
-                    }
-                    None => return self.drained(&mut backlog),
-                }
-            };
-            let sent = loop {
-                match socket.send_to(&next, &self.to) {
-                    // Not a failure yet: journald may be stopped, or very busy.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    sent => break sent,
-                }
-            };
-            if sent.is_err() {
-                // Nobody listens: there is nothing to wait for.
-                let mut backlog = self.backlog();
-                backlog.lost += lines;
-                backlog.forget();
-                return self.drained(&mut backlog);
-            }
-        }
-    }
-
-    fn drained(&self, backlog: &mut Backlog) {
-        backlog.draining = false;
-        self.empty.notify_all();
-    }
-
-    /// Says how many lines are missing from the journal, if that can be said at once.
-    fn tell_lost(&self, backlog: &mut Backlog) {
-        let lost = backlog.lost;
-        let told = self.take_lost(backlog);
-        if self.socket.send_to(&told, &self.to).is_err() {
-            backlog.lost = lost;
-        }
-    }
-
-    /// The line that says how many are missing.
-    fn take_lost(&self, backlog: &mut Backlog) -> Vec<u8> {
-        let lost = std::mem::take(&mut backlog.lost);
-        let mut line = Datagram::new(Level::Warning.priority(), IDENTIFIER, &self.instance);
-        line.put(
-            "MESSAGE",
-            &format!("{lost} lines before this one are missing: the journal did not take them"),
-        );
-        line.0
-    }
-}
-
-impl Backlog {
-    /// Gives up what waits.
-    fn forget(&mut self) {
-        self.lost += self.waiting.len() as u64;
-        self.waiting.clear();
-        self.bytes = 0;
+        let _ = self.0.changed.wait_timeout_while(self.0.backlog(), within, |backlog| backlog.bytes > 0);
     }
 }
 
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let metadata = event.metadata();
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let of_child = metadata.target() == CHILD;
-        let priority = fields.priority.unwrap_or(Level::from(*metadata.level()).priority());
-        let identifier = match (of_child, &fields.upstream) {
-            (true, Some(upstream)) => format!("{IDENTIFIER}/{upstream}"),
-            _ => IDENTIFIER.to_owned(),
-        };
-        let mut line = Datagram::new(priority, &identifier, &self.0.instance);
-        line.put("MESSAGE", &shortened(fields.message, LONGEST));
-        if let Some(upstream) = fields.upstream {
-            line.put("UPSTREAM", &shortened(upstream, LONGEST_FIELD));
+        let mut metadata = event.metadata();
+        let mut texts = Texts::default();
+        event.record(&mut texts);
+        let mut identifier = IDENTIFIER.to_owned();
+        let mut priority = usize::from(Level::from(*metadata.level()).priority());
+        if metadata.target() == CHILD {
+            metadata = &PLACELESS;
+            identifier.extend(texts.get("upstream").map(|upstream| format!("/{upstream}")));
+            priority = texts.get("priority").and_then(|exact| exact.parse().ok()).unwrap_or(priority);
         }
-        for (name, value) in fields.others {
-            line.put(&name.replace('.', "_").to_ascii_uppercase(), &shortened(value, LONGEST_FIELD));
-        }
-        // Where a child's line passes through the bridge is of no use to anybody.
-        if let (false, Some(file), Some(number)) = (of_child, metadata.file(), metadata.line()) {
-            line.put("CODE_FILE", file);
-            line.put("CODE_LINE", &number.to_string());
-        }
-        self.send(line.0);
-    }
-}
-
-/// The fields of one line, as they go over the wire.
-struct Datagram(Vec<u8>);
-
-impl Datagram {
-    fn new(priority: u8, identifier: &str, instance: &str) -> Self {
-        let mut datagram = Self(Vec::with_capacity(512));
-        datagram.put("PRIORITY", &priority.to_string());
-        datagram.put("SYSLOG_IDENTIFIER", identifier);
-        datagram.put("INSTANCE", instance);
-        datagram
-    }
-
-    fn put(&mut self, name: &str, value: &str) {
-        self.0.extend_from_slice(name.as_bytes());
-        if value.contains('\n') {
-            self.0.push(b'\n');
-            self.0.extend_from_slice(&(value.len() as u64).to_le_bytes());
+        let priority = PRIORITIES.get(priority).copied().unwrap_or(Priority::Informational);
+        let line = Line { metadata, origin: Origin { identifier, priority }, texts, lines: 1 };
+        let mut backlog = self.0.backlog();
+        if backlog.bytes + line.bytes() > MAX_WAITING {
+            backlog.lost += 1;
         } else {
-            self.0.push(b'=');
+            backlog.push(line);
+            self.0.changed.notify_all();
         }
-        self.0.extend_from_slice(value.as_bytes());
-        self.0.push(b'\n');
     }
 }
 
-/// What an event has in it.
-#[derive(Default)]
-struct Fields {
-    message: String,
-    upstream: Option<String>,
-    priority: Option<u8>,
-    others: Vec<(&'static str, String)>,
-}
-
-impl Visit for Fields {
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        match field.name() {
-            "priority" => self.priority = u8::try_from(value).ok(),
-            name => self.others.push((name, value.to_string())),
-        }
+impl Queue {
+    fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Hands over whatever comes, however long journald takes.
+    fn hand_over<W: Subscriber>(&self, open: impl Fn(&Origin) -> io::Result<W>) {
+        // Kept while lines of one origin follow each other, and no longer: whether anybody listens shows when it is
+        // opened, not when it writes. So there is never more than one, however many upstreams there are.
+        let mut writer: Option<(Origin, W)> = None;
+        let mut backlog = self.backlog();
+        loop {
+            let Some(line) = backlog.waiting.pop_front() else {
+                backlog = self.changed.wait(backlog).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(backlog);
+            let kept = writer.take().filter(|(origin, _)| *origin == line.origin);
+            writer = kept.or_else(|| Some((line.origin.clone(), open(&line.origin).ok()?)));
+            if let Some((_, writer)) = &writer {
+                line.write(writer);
+            }
+            backlog = self.backlog();
+            backlog.bytes -= line.bytes();
+            if writer.is_none() {
+                backlog.lost += line.lines;
+            } else if backlog.waiting.is_empty() {
+                writer = None;
+                backlog.tell_lost();
+            }
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl Backlog {
+    fn push(&mut self, line: Line) {
+        self.bytes += line.bytes();
+        self.waiting.push_back(line);
+    }
+
+    /// Says how many lines are missing from the journal, if any are.
+    fn tell_lost(&mut self) {
+        let lines = std::mem::take(&mut self.lost);
+        if lines > 0 {
+            let text = format!("{lines} lines before this one are missing: the journal did not take them");
+            let origin = Origin { identifier: IDENTIFIER.to_owned(), priority: Priority::Warning };
+            self.push(Line { metadata: &PLACELESS, origin, texts: Texts(vec![("message", text)]), lines });
+        }
+    }
+}
+
+impl Line {
+    /// What it takes in memory.
+    fn bytes(&self) -> usize {
+        size_of_val(self) + self.texts.0.iter().map(|text| size_of_val(text) + text.1.len()).sum::<usize>()
+    }
+
+    /// Makes an event of it once more.
+    fn write(&self, to: &impl Subscriber) {
+        let fields = self.metadata.fields();
+        let value = |field: Field| self.texts.get(field.name()).map(|text| text as &dyn Value);
+        let values: Vec<_> = fields.iter().map(value).collect();
+        to.event(&Event::new(self.metadata, &fields.value_set_all(&values)));
+    }
+}
+
+impl Texts {
+    fn get(&self, name: &str) -> Option<&String> {
+        self.0.iter().find(|(of, _)| *of == name).map(|(_, text)| text)
+    }
+}
+
+impl Visit for Texts {
     fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "message" => self.message.push_str(value),
-            "upstream" => self.upstream = Some(value.to_owned()),
-            name => self.others.push((name, value.to_owned())),
-        }
+        let longest = if field.name() == "message" { LONGEST } else { LONGEST_FIELD };
+        self.0.push((field.name(), shortened(value.to_owned(), longest)));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        match field.name() {
-            // Writing to a String does not fail.
-            "message" => drop(write!(self.message, "{value:?}")),
-            name => self.others.push((name, format!("{value:?}"))),
-        }
+        self.record_str(field, &format!("{value:?}"));
     }
+}
+
+/// What writes the lines of one origin.
+fn writer(instance: &str, origin: &Origin) -> io::Result<Layered<tracing_journald::Layer, Registry>> {
+    let exact = origin.priority;
+    let layer = tracing_journald::layer()?
+        .with_field_prefix(None)
+        .with_syslog_identifier(origin.identifier.clone())
+        .with_priority_mappings(PriorityMappings {
+            error: exact,
+            warn: exact,
+            info: exact,
+            debug: exact,
+            trace: exact,
+        })
+        .with_custom_fields([("INSTANCE", instance)]);
+    // Called directly, not a `Dispatch`: those have a say in what is logged at all.
+    Ok(tracing_subscriber::registry().with(layer))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
     use std::time::Instant;
 
     use super::*;
 
-    /// A journal that takes nothing by itself, and the way to it.
-    fn journal(folder: &Path) -> (UnixDatagram, Journal) {
-        let path = folder.join("socket");
-        let stuck = UnixDatagram::bind(&path).expect("a socket");
-        stuck.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
-        let journal = Journal::to(&path, "work").expect("it listens");
-        (stuck, journal)
+    /// A journal that takes a line only when it is asked for it.
+    struct Stuck {
+        taken: Receiver<String>,
+        listening: Arc<AtomicBool>,
     }
 
-    fn next(from: &UnixDatagram) -> Option<String> {
-        let mut buffer = vec![0; LONGEST * 2];
-        let count = from.recv(&mut buffer).ok()?;
-        Some(String::from_utf8_lossy(&buffer[..count]).into_owned())
+    impl Stuck {
+        fn next(&self) -> Option<String> {
+            self.taken.recv_timeout(Duration::from_millis(500)).ok()
+        }
+
+        fn listen(&self, listening: bool) {
+            self.listening.store(listening, Ordering::SeqCst);
+        }
     }
 
-    fn line(text: &str) -> Vec<u8> {
-        let mut line = Datagram::new(6, IDENTIFIER, "work");
-        line.put("MESSAGE", text);
-        line.0
+    /// Gives it one line.
+    struct Giver(String, SyncSender<String>);
+
+    impl<S: Subscriber> Layer<S> for Giver {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            struct Shown(String);
+            impl Visit for Shown {
+                fn record_str(&mut self, field: &Field, value: &str) {
+                    writeln!(self.0, "{}={value}", field.name()).expect("a text takes all");
+                }
+
+                fn record_debug(&mut self, field: &Field, _: &dyn fmt::Debug) {
+                    panic!("{field} is no text");
+                }
+            }
+            let metadata = event.metadata();
+            let mut shown = Shown(self.0.clone());
+            if let (Some(file), Some(line)) = (metadata.file(), metadata.line()) {
+                writeln!(shown.0, "place={file}:{line}").expect("a text takes all");
+            }
+            event.record(&mut shown);
+            // Whether somebody still listens is not for it to say.
+            let _ = self.1.send(shown.0);
+        }
+    }
+
+    fn journal() -> (Stuck, Journal) {
+        let (give, taken) = sync_channel(0);
+        let listening = Arc::new(AtomicBool::new(true));
+        let stuck = Stuck { taken, listening: Arc::clone(&listening) };
+        let journal = Journal::through(move |origin| {
+            if !listening.load(Ordering::SeqCst) {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            let origin = format!("from={}\npriority={:?}\n", origin.identifier, origin.priority);
+            Ok(tracing_subscriber::registry().with(Giver(origin, give.clone())))
+        });
+        (stuck, journal.expect("a thread"))
+    }
+
+    /// Does that while what is logged goes to the journal.
+    fn logging_to(journal: &Journal, what: impl FnOnce()) {
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(journal.clone()), what);
     }
 
     #[test]
     fn a_stuck_journal_holds_nobody_up_and_gets_in_order_what_fits() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (stuck, journal) = journal(folder.path());
+        let (stuck, journal) = journal();
         let text = "x".repeat(1000);
         let began = Instant::now();
-        for number in 0..3000 {
-            journal.send(line(&format!("{number} {text}")));
-        }
+        logging_to(&journal, || (0..3000).for_each(|number| tracing::info!("{number} {text}")));
         assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
         assert!(journal.0.backlog().bytes <= MAX_WAITING);
+        let began = Instant::now();
+        journal.flush(Duration::from_millis(100));
+        let took = began.elapsed();
+        assert!((100..1000).contains(&took.as_millis()), "the end waits for it, but not for long: {took:?}");
 
-        let mut heard: Vec<String> = std::iter::from_fn(|| next(&stuck)).collect();
-        assert_eq!(heard.remove(0), "", "whether anybody listens was asked first");
+        let mut heard: Vec<String> = std::iter::from_fn(|| stuck.next()).collect();
         let last = heard.pop().expect("something");
         assert!(heard.len() > 900, "{}", heard.len());
         let numbers = heard.iter().map(|line| {
-            let number = line.split("MESSAGE=").nth(1).and_then(|rest| rest.split(' ').next());
+            let number = line.split("message=").nth(1).and_then(|rest| rest.split(' ').next());
             number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no number: {line}"))
         });
         let numbers: Vec<u32> = numbers.collect();
         assert!(numbers.is_sorted(), "{numbers:?}");
         let lost = 3000 - heard.len();
-        assert!(last.contains(&format!("MESSAGE={lost} lines before this one are missing")), "{last}");
+        assert!(last.contains(&format!("message={lost} lines before this one are missing")), "{last}");
+        assert!(last.contains("from=foxxy-bridge\npriority=Warning\n") && !last.contains("place="), "{last}");
 
+        let began = Instant::now();
         journal.flush(Duration::from_secs(5));
-        assert!(!journal.0.backlog().draining);
-        journal.send(line("again"));
-        assert!(next(&stuck).expect("a line").contains("MESSAGE=again\n"));
+        assert!(began.elapsed() < Duration::from_secs(1), "nothing is left to wait for");
+        logging_to(&journal, || tracing::info!("again"));
+        assert!(stuck.next().expect("a line").ends_with("message=again\n"));
     }
 
     #[test]
     fn the_lines_lost_while_nobody_listened_are_counted_once_somebody_does() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (gone, journal) = journal(folder.path());
-        drop(gone);
-        std::fs::remove_file(folder.path().join("socket")).expect("it was there");
-        journal.send(line("unheard"));
-        journal.send(line("unheard"));
-        let again = UnixDatagram::bind(folder.path().join("socket")).expect("a socket");
-        journal.send(line("heard"));
-        assert!(next(&again).expect("a line").contains("MESSAGE=heard\n"));
-        assert!(next(&again).expect("a line").contains("MESSAGE=2 lines before"));
-    }
-
-    #[test]
-    fn a_line_break_in_a_value_begins_no_other_field() {
-        let mut line = Datagram(Vec::new());
-        line.put("MESSAGE", "a\nPRIORITY=0");
-        assert_eq!(line.0, b"MESSAGE\n\x0c\0\0\0\0\0\0\0a\nPRIORITY=0\n");
-        line.0.clear();
-        line.put("MESSAGE", "a = b");
-        assert_eq!(line.0, b"MESSAGE=a = b\n");
+        let (journald, journal) = journal();
+        logging_to(&journal, || tracing::info!("heard before"));
+        assert!(journald.next().expect("a line").ends_with("message=heard before\n"));
+        journal.flush(Duration::from_secs(5));
+        journald.listen(false);
+        logging_to(&journal, || {
+            tracing::info!("unheard");
+            tracing::info!("unheard");
+        });
+        journal.flush(Duration::from_secs(5));
+        journald.listen(true);
+        logging_to(&journal, || tracing::info!("heard"));
+        assert!(journald.next().expect("a line").ends_with("message=heard\n"));
+        assert!(journald.next().expect("a line").contains("message=2 lines before"));
     }
 
     #[test]
     fn the_fields_of_an_event_arrive_and_are_bounded() {
-        use tracing_subscriber::layer::SubscriberExt as _;
-
-        let folder = tempfile::tempdir().expect("a folder");
-        let (heard, journal) = journal(folder.path());
-        next(&heard).expect("the first question");
-        let subscriber = tracing_subscriber::registry().with(journal);
+        let (heard, journal) = journal();
         let long = "é".repeat(LONGEST);
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(upstream = "time", session = "abc", request_id = long, "{long}");
+        let place = format!("place={}:{}\n", file!(), line!() + 2);
+        logging_to(&journal, || {
+            tracing::warn!(upstream = "time", session = "abc", request_id = long, id = 5_u64, "{long}");
             tracing::info!(target: CHILD, upstream = "time", priority = Some(5_u8), "hello");
             tracing::info!(target: CHILD, upstream = "time", priority = None::<u8>, "hello");
         });
-        let bridges = next(&heard).expect("a line");
+        let bridges = heard.next().expect("a line");
         assert!(bridges.len() < LONGEST + 2 * LONGEST_FIELD, "{}", bridges.len());
-        for field in
-            ["PRIORITY=4\n", "SYSLOG_IDENTIFIER=foxxy-bridge\n", "INSTANCE=work\n", "UPSTREAM=time\n"]
+        for field in ["from=foxxy-bridge\npriority=Warning\n", &place, "\nupstream=time\n", "\nsession=abc\n"]
         {
             assert!(bridges.contains(field), "{field}");
         }
-        assert!(bridges.contains("SESSION=abc\n") && bridges.contains("REQUEST_ID=é"));
-        assert!(bridges.contains("CODE_FILE=src/host/log/journal.rs\nCODE_LINE="));
-        let childs = next(&heard).expect("a line");
-        for field in
-            ["PRIORITY=5\n", "SYSLOG_IDENTIFIER=foxxy-bridge/time\n", "UPSTREAM=time\n", "MESSAGE=hello\n"]
-        {
-            assert!(childs.contains(field), "{field} {childs}");
-        }
-        assert!(!childs.contains("CODE_"), "{childs}");
-        assert!(next(&heard).expect("a line").contains("PRIORITY=6\n"));
+        assert!(bridges.contains("\nrequest_id=é") && bridges.contains("\nid=5\n"));
+        assert_eq!(
+            heard.next().expect("a line"),
+            "from=foxxy-bridge/time\npriority=Notice\nmessage=hello\nupstream=time\n"
+        );
+        assert!(heard.next().expect("a line").contains("\npriority=Informational\n"));
     }
 }
