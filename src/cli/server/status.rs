@@ -1,5 +1,6 @@
 //! `server server-status`, also `server status`: one bridge and its servers.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -66,15 +67,28 @@ async fn tell(
             return Err(error.into());
         }
         let own = context.instance(paths, None)?;
-        let exit =
-            if own.name() == name || has_config(paths, name) { Exit::NotRunning } else { Exit::UnknownName };
+        let enabled = survey.enabled(paths, name).await?;
+        let is_known = enabled.is_some() || own.name() == name || has_config(paths, name);
+        let exit = if is_known { Exit::NotRunning } else { Exit::UnknownName };
         if format == Format::Json {
             let state = if exit == Exit::NotRunning { "not running" } else { "unknown" };
-            output::say_json(&json!({ "name": name.as_str(), "state": state }));
+            let mut told = json!({ "name": name.as_str(), "state": state });
+            if let Some((enablement, _)) = &enabled {
+                told["starts"] = json!(Starts::of(enablement));
+            }
+            output::say_json(&told);
             return Ok(exit);
         }
         return Err(match exit {
-            Exit::NotRunning => survey.unknown(name, exit),
+            Exit::NotRunning => match enabled {
+                Some((enablement, config)) => Error::new(exit, format!("the bridge `{name}` is not running"))
+                    .because(format!(
+                        "it is enabled: it starts {}",
+                        Starts::of(&enablement).words(name.as_str())
+                    ))
+                    .hint(format!("start it now: {}", start_of(name, &config, context, paths))),
+                None => survey.unknown(name, exit),
+            },
             _ => {
                 let mut error = survey.unknown(name, exit);
                 error.what = format!("there is no bridge `{name}`");
@@ -151,6 +165,14 @@ enum Starts {
 }
 
 impl Starts {
+    fn of(enablement: &Enablement) -> Self {
+        match enablement {
+            Enablement::No => Self::ByHand,
+            Enablement::Boot => Self::WithItsManager,
+            Enablement::FirstClient => Self::AtFirstClient,
+        }
+    }
+
     fn words(self, name: &str) -> String {
         match self {
             Self::ByHand => format!("by hand (by itself: foxxy-bridge server enable {name})"),
@@ -163,14 +185,23 @@ impl Starts {
 impl UnitFiles {
     async fn look_up(survey: &Survey, known: &Known) -> Result<Self, Error> {
         let (Ok(manager), Some(_)) = (&survey.manager, &known.managed) else { return Ok(Self::default()) };
-        let starts = match manager.enablement(&known.name).await? {
-            Enablement::No => Starts::ByHand,
-            Enablement::Boot => Starts::WithItsManager,
-            Enablement::FirstClient => Starts::AtFirstClient,
-        };
+        let starts = Starts::of(&manager.enablement(&known.name).await?);
         let drift = manager.drift(&known.name).await?;
         Ok(Self { starts: Some(starts), unit_changed: drift.is_some(), drift })
     }
+}
+
+/// What to type to start an instance that is enabled.
+fn start_of(name: &Name, config: &Path, context: &Context, paths: &Paths) -> String {
+    let mut command = "foxxy-bridge server start --daemon".to_owned();
+    if *config != paths.default_config() {
+        command.push_str(&format!(" --config {}", output::quoted(&config.display().to_string())));
+    }
+    let named = context.with_config(config.to_owned()).instance(paths, None);
+    if named.is_ok_and(|named| named.name() != name) {
+        command.push_str(&format!(" --name {name}"));
+    }
+    command
 }
 
 /// Whether a config of that name is in the folder: then the name is known, running or not.

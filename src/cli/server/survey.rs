@@ -13,7 +13,7 @@ use crate::control::client::{self, AskError};
 use crate::control::{BridgeState, Manager, Status};
 use crate::instance::lock::{self, Holder};
 use crate::instance::{Name, Paths, Scope};
-use crate::manager::{self, Managed, ServiceManager, State};
+use crate::manager::{self, Enablement, Managed, ServiceManager, State};
 
 /// One bridge, from all that is known of it.
 #[derive(Debug)]
@@ -161,6 +161,35 @@ impl Survey {
     /// The one of that name.
     pub(super) fn get(&self, name: &Name) -> Option<&Known> {
         self.known.iter().find(|known| known.name == *name)
+    }
+
+    /// How a bridge that need not be running is enabled, and its config; `None` when it is not enabled.
+    pub(super) async fn enabled(
+        &self,
+        paths: &Paths,
+        name: &Name,
+    ) -> Result<Option<(Enablement, PathBuf)>, Error> {
+        let Ok(manager) = &self.manager else { return Ok(None) };
+        let enablement = manager.enablement(name).await?;
+        if enablement == Enablement::No {
+            return Ok(None);
+        }
+        let config = manager.enabled_config(name).await?;
+        Ok(Some((enablement, config.unwrap_or_else(|| paths.named_config(name)))))
+    }
+
+    /// The bridges that are enabled and do not run, and their configs.
+    pub(super) async fn stopped(&self, paths: &Paths) -> Result<Vec<(Name, PathBuf)>, Error> {
+        let Ok(manager) = &self.manager else { return Ok(Vec::new()) };
+        let mut stopped = Vec::new();
+        for (name, _) in manager.enabled().await? {
+            if self.get(&name).is_none() {
+                let config = manager.enabled_config(&name).await?;
+                let config = config.unwrap_or_else(|| paths.named_config(&name));
+                stopped.push((name, config));
+            }
+        }
+        Ok(stopped)
     }
 
     /// Why it is not known what the service manager keeps. Where none has ever run, it keeps nothing.
