@@ -356,6 +356,16 @@ fn a_socket_that_waits_follows_its_unit(machine: &Machine) {
     assert_eq!(get(machine, "http://127.0.0.1:8720/readyz"), "000");
     waits();
     assert_eq!(get(machine, "http://127.0.0.1:8721/readyz"), "200");
+    // One that runs is moved by a restart.
+    assert_eq!(get(machine, "http://127.0.0.1:8721/readyz"), "200");
+    foxxy(machine, &["server", "enable", "moved", "--socket"]).success();
+    foxxy(machine, &["server", "restart", "moved"]).success();
+    waits();
+    assert_eq!(get(machine, "http://127.0.0.1:8720/readyz"), "200");
+    let text = r#"{ "mcpServers": {}, "bridge": { "port": 8720, "daemon": { "watchdog": 40 } } }"#;
+    config(machine, "moved.json", text);
+    let said = foxxy(machine, &["server", "restart", "moved"]);
+    assert!(said.stderr.contains("`foxxy-bridge server enable moved --socket` brings it up"), "{said}");
     waits();
     assert_eq!(foxxy(machine, &["server", "disable", "moved"]).success(), "disabled moved\n");
     assert_eq!(property(machine, "foxxy-bridge@moved.socket", "ActiveState"), "inactive");
@@ -383,6 +393,10 @@ fn one_that_is_enabled_and_stopped_is_known(machine: &Machine) {
     );
     // Its config is the one that it is enabled with, which no folder tells.
     foxxy(machine, &["server", "enable", "rests", "--now"]).success();
+    assert_eq!(get(machine, "http://127.0.0.1:8722/readyz"), "200");
+    foxxy(machine, &["server", "stop", "rests"]).success();
+    let said = foxxy(machine, &["server", "restart", "rests"]);
+    assert!(said.stderr.contains("rests is not running: it is started"), "{said}");
     assert_eq!(get(machine, "http://127.0.0.1:8722/readyz"), "200");
     foxxy(machine, &["server", "disable", "rests", "--now"]).success();
     nothing_is_kept(machine);

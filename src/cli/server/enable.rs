@@ -13,7 +13,7 @@ use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::{self, GOOD};
 use crate::instance::{Instance, Name, Paths, Scope, environment};
-use crate::manager::{EnableRequest, Plan, ServiceManager, SocketSpec};
+use crate::manager::{EnableRequest, Enablement, Plan, ServiceManager, SocketSpec};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -146,6 +146,19 @@ fn request(
         socket: socket.transpose()?,
         command,
     })
+}
+
+/// What to type to have a unit written anew, with what it was enabled with; `argv` is what it runs.
+pub(super) fn again(name: &Name, enablement: &Enablement, argv: &[String]) -> String {
+    let mut command = format!("foxxy-bridge server enable {name}");
+    for option in ["--host", "--port"] {
+        let value = argv.iter().skip_while(|argument| *argument != option).nth(1);
+        command.extend(value.map(|value| format!(" {option} {}", output::quoted(value))));
+    }
+    if *enablement == Enablement::FirstClient {
+        command.push_str(" --socket");
+    }
+    command
 }
 
 /// systemd listens on addresses, not on names.
