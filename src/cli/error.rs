@@ -1,5 +1,6 @@
 //! How a command ends: an exit code, and what to say about it.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use crate::config::{Invalid, InvalidKind};
@@ -156,7 +157,14 @@ impl From<daemon::Error> for Error {
 
 impl From<InstanceError> for Error {
     fn from(error: InstanceError) -> Self {
-        Self::new(Exit::Failed, error.to_string()).hint(error.hint())
+        let exit = match &error {
+            InstanceError::Config { source, .. } => match source.kind() {
+                ErrorKind::PermissionDenied => Exit::NotPermitted,
+                _ => Exit::BadConfig,
+            },
+            InstanceError::NameHeld { .. } | InstanceError::SocketPathTooLong { .. } => Exit::Failed,
+        };
+        Self::new(exit, error.to_string()).hint(error.hint())
     }
 }
 
