@@ -22,6 +22,7 @@ crate::tests![
     a_socket_starts_the_bridge_at_its_first_client,
     a_socket_that_waits_follows_its_unit,
     one_that_is_enabled_and_stopped_is_known,
+    what_was_removed_by_hand_is_disabled_all_the_same,
     linger_is_switched_on_when_asked_and_only_ours_is_undone,
 ];
 
@@ -401,6 +402,25 @@ fn one_that_is_enabled_and_stopped_is_known(machine: &Machine) {
     foxxy(machine, &["server", "disable", "rests", "--now"]).success();
     nothing_is_kept(machine);
     nothing_is_left(machine);
+}
+
+fn what_was_removed_by_hand_is_disabled_all_the_same(machine: &Machine) {
+    let path = plain(machine, "halved.json", 8724);
+    for remove in [
+        "foxxy-bridge@.service",
+        "foxxy-bridge@halved.service.d",
+        "default.target.wants/foxxy-bridge@halved.service",
+    ] {
+        foxxy(machine, &["server", "enable", "--config", &path]).success();
+        machine.user(&["rm", "-r", &format!("{UNITS}/{remove}")]).success();
+        machine.user(&["systemctl", "--user", "daemon-reload"]).success();
+        assert_eq!(
+            foxxy(machine, &["server", "disable", "halved"]).success(),
+            "disabled halved\n",
+            "{remove}"
+        );
+        nothing_is_kept(machine);
+    }
 }
 
 fn linger_is_switched_on_when_asked_and_only_ours_is_undone(machine: &Machine) {
