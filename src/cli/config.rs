@@ -1,9 +1,9 @@
 //! `config`: checking, showing and beginning a config. No config is ever rewritten.
 
 use std::ffi::OsStr;
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 
 use clap::Subcommand;
@@ -13,6 +13,8 @@ use super::error::{Error, Exit};
 use super::output::{self, BAD, FAINT, GOOD};
 use crate::config::{self, Config, Transport};
 use crate::host;
+use crate::instance::Scope;
+use crate::manager::OWN_ACCOUNT;
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub(crate) enum Command {
@@ -53,7 +55,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, Error> {
         }
         Command::Init => {
             let path = context.config_path(&paths).unwrap_or_else(|| paths.default_config());
-            init(&path)
+            init(&path, paths.scope())
         }
     }
 }
@@ -125,7 +127,7 @@ pub(super) fn missing_commands(config: &Config, base: Option<&Path>, path: &OsSt
         .collect()
 }
 
-fn init(path: &Path) -> Result<Exit, Error> {
+fn init(path: &Path, scope: Scope) -> Result<Exit, Error> {
     let failed = |error: std::io::Error| {
         Error::new(Exit::Failed, format!("{} cannot be written", output::short_path(path)))
             .because(error.to_string())
@@ -141,6 +143,14 @@ fn init(path: &Path) -> Result<Exit, Error> {
         Ok(mut file) => {
             file.write_all(config::sample().as_bytes()).map_err(failed)?;
             output::say(format!("written: {}", path.display()));
+            // The machine's bridges run as an account of their own, where a package has made it.
+            if let Some(group) = host::user::group(OWN_ACCOUNT).filter(|_| scope == Scope::System) {
+                let given = fchown(&file, None, Some(group));
+                given.and_then(|()| file.set_permissions(Permissions::from_mode(0o640))).map_err(failed)?;
+                output::note(format!(
+                    "It can be read by root and the account {OWN_ACCOUNT}, as which it is served."
+                ));
+            }
             output::note("Put your servers in, then: foxxy-bridge config validate");
             Ok(Exit::Ok)
         }

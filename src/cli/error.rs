@@ -1,5 +1,6 @@
 //! How a command ends: an exit code, and what to say about it.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use crate::config::{Invalid, InvalidKind};
@@ -82,12 +83,18 @@ impl From<Invalid> for Error {
             _ => "the config cannot be read".to_owned(),
         };
         let mut error = Self::new(exit, what);
-        error.why = invalid.problems.iter().map(ToString::to_string).collect();
-        error.hint(match invalid.kind {
-            InvalidKind::Missing => "check the path after --config",
-            InvalidKind::Unreadable => "the user who runs the bridge must be able to read it",
-            InvalidKind::Content => "mend it, and check it with `foxxy-bridge config validate`",
-        })
+        let mut problems = invalid.problems;
+        let hint = match invalid.kind {
+            InvalidKind::Missing => Some("check the path after --config".to_owned()),
+            // The file itself is the only problem, and its own hint is the better one.
+            InvalidKind::Unreadable => problems.iter_mut().find_map(|problem| problem.hint.take()),
+            InvalidKind::Content => {
+                Some("mend it, and check it with `foxxy-bridge config validate`".to_owned())
+            }
+        };
+        error.why = problems.iter().map(ToString::to_string).collect();
+        error.hint = hint;
+        error
     }
 }
 
@@ -150,7 +157,14 @@ impl From<daemon::Error> for Error {
 
 impl From<InstanceError> for Error {
     fn from(error: InstanceError) -> Self {
-        Self::new(Exit::Failed, error.to_string()).hint(error.hint())
+        let exit = match &error {
+            InstanceError::Config { source, .. } => match source.kind() {
+                ErrorKind::PermissionDenied => Exit::NotPermitted,
+                _ => Exit::BadConfig,
+            },
+            InstanceError::NameHeld { .. } | InstanceError::SocketPathTooLong { .. } => Exit::Failed,
+        };
+        Self::new(exit, error.to_string()).hint(error.hint())
     }
 }
 

@@ -30,6 +30,7 @@ struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
 struct Global {
     /// The config, JSON or TOML [default: config.json in the config folder]
     #[arg(

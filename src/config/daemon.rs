@@ -167,7 +167,7 @@ pub struct Limits {
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum Sandbox {
-    /// As far as this machine can and the servers' usual work allows.
+    /// As far as the usual work of servers allows.
     Auto,
     /// Not at all.
     Off,

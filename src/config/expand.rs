@@ -145,7 +145,8 @@ impl<'a> Expander<'a> {
             _ => &[],
         };
         let credentials = entries.iter().filter_map(|entry| match &entry.node.value {
-            Value::Text(path) => {
+            // Where one is that is expanded itself, only the service knows.
+            Value::Text(path) if !path.as_str().contains("${") => {
                 Some((entry.key.clone(), resolve_path(path.as_str(), base, sources.home.as_deref())))
             }
             _ => None,
@@ -239,8 +240,8 @@ impl<'a> Expander<'a> {
             }
             let message =
                 format!("`${{credential:{name}}}` is empty here: credentials exist inside the service only");
-            let hint = "CREDENTIALS_DIRECTORY is not set".to_owned();
-            return Ok(Found { value: String::new(), warning: Some((message, hint)) });
+            let hint = "name its file in `bridge.daemon.credentials`, unless the unit has a `LoadCredential=` for it";
+            return Ok(Found { value: String::new(), warning: Some((message, hint.to_owned())) });
         };
         contents(&folder.join(name)).map(Found::from).map_err(|error| {
             let message = format!("`${{credential:{name}}}`: {error} in {}", folder.display());

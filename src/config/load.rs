@@ -133,8 +133,8 @@ fn format_of(path: &Path) -> Result<Format, (String, String)> {
 fn not_read(path: &Path, error: &ReadError) -> Invalid {
     let (kind, hint) = match error {
         ReadError::Missing => (InvalidKind::Missing, "`foxxy-bridge config init` writes a sample"),
-        ReadError::Folder => (InvalidKind::Unreadable, "name the file inside it"),
-        ReadError::Special => (InvalidKind::Unreadable, "a config is a file, so that it can be read again"),
+        ReadError::Folder => (InvalidKind::Missing, "name the file inside it"),
+        ReadError::Special => (InvalidKind::Missing, "a config is a file, so that it can be read again"),
         ReadError::TooLarge => (InvalidKind::Content, "is this the right file?"),
         ReadError::NotUtf8(_) => (InvalidKind::Content, "save it as UTF-8"),
         ReadError::Io(_) => (InvalidKind::Unreadable, "the user who runs the bridge must be able to read it"),

@@ -68,9 +68,9 @@ pub struct Invalid {
 /// The ways in which a config can fail to load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidKind {
-    /// There is no such file.
+    /// No file is there: nothing at all, or a folder or a device.
     Missing,
-    /// The file is there but cannot be read: permission, a folder, an I/O error.
+    /// The file is there but cannot be read: permission, an I/O error.
     Unreadable,
     /// The file was read; what it says is wrong.
     Content,

@@ -16,6 +16,16 @@ pub fn exists(name: &str) -> bool {
     users.lines().any(|line| line.split(':').next() == Some(name))
 }
 
+/// The number of that user's own group.
+#[must_use]
+pub fn group(name: &str) -> Option<u32> {
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(2)?.parse().ok()).flatten()
+    })
+}
+
 fn find(users: &str, uid: u32) -> Option<&str> {
     users.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -32,6 +42,7 @@ mod tests {
     fn only_a_whole_name_is_a_user() {
         assert!(exists("root"));
         assert!(!exists("roo"));
+        assert_eq!((group("root"), group("roo")), (Some(0), None));
     }
 
     #[test]

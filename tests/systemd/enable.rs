@@ -20,6 +20,9 @@ crate::tests![
     enabling_now_takes_over_from_a_transient_unit,
     a_path_with_every_odd_character_is_kept_in_a_unit_file,
     a_socket_starts_the_bridge_at_its_first_client,
+    a_socket_that_waits_follows_its_unit,
+    one_that_is_enabled_and_stopped_is_known,
+    what_was_removed_by_hand_is_disabled_all_the_same,
     linger_is_switched_on_when_asked_and_only_ours_is_undone,
 ];
 
@@ -338,6 +341,86 @@ fn a_socket_starts_the_bridge_at_its_first_client(machine: &Machine) {
     assert_eq!(get(machine, "http://127.0.0.1:8640/readyz"), "000");
     nothing_is_kept(machine);
     nothing_is_left(machine);
+}
+
+fn a_socket_that_waits_follows_its_unit(machine: &Machine) {
+    let path = plain(machine, "moved.json", 8720);
+    let waits = || {
+        machine.user(&["systemctl", "--user", "stop", "foxxy-bridge@moved.service"]).success();
+        assert_eq!(list(machine)[0]["status"], "listening");
+    };
+    foxxy(machine, &["server", "enable", "--config", &path, "--socket", "--now"]).success();
+    waits();
+    // systemd closes the socket of a unit whose address has changed, and calls it active all the same.
+    foxxy(machine, &["server", "enable", "moved", "--socket", "--port", "8721"]).success();
+    assert_eq!(get(machine, "http://127.0.0.1:8721/readyz"), "200");
+    assert_eq!(get(machine, "http://127.0.0.1:8720/readyz"), "000");
+    waits();
+    assert_eq!(get(machine, "http://127.0.0.1:8721/readyz"), "200");
+    // One that runs is moved by a restart.
+    assert_eq!(get(machine, "http://127.0.0.1:8721/readyz"), "200");
+    foxxy(machine, &["server", "enable", "moved", "--socket"]).success();
+    foxxy(machine, &["server", "restart", "moved"]).success();
+    waits();
+    assert_eq!(get(machine, "http://127.0.0.1:8720/readyz"), "200");
+    let text = r#"{ "mcpServers": {}, "bridge": { "port": 8720, "daemon": { "watchdog": 40 } } }"#;
+    config(machine, "moved.json", text);
+    let said = foxxy(machine, &["server", "restart", "moved"]);
+    assert!(said.stderr.contains("`foxxy-bridge server enable moved --socket` brings it up"), "{said}");
+    waits();
+    assert_eq!(foxxy(machine, &["server", "disable", "moved"]).success(), "disabled moved\n");
+    assert_eq!(property(machine, "foxxy-bridge@moved.socket", "ActiveState"), "inactive");
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn one_that_is_enabled_and_stopped_is_known(machine: &Machine) {
+    let path = plain(machine, "rests.json", 8722);
+    foxxy(machine, &["server", "enable", "--config", &path, "--port", "8723", "--now"]).success();
+    let drop_in = "head -1 ~/.config/systemd/user/foxxy-bridge@rests.service.d/50-foxxy-bridge.conf";
+    let command = format!("server enable rests --config {path} --port 8723`;");
+    assert!(machine.user_sh(drop_in).success().contains(&command));
+    foxxy(machine, &["server", "stop", "rests"]).success();
+    let listed = list(machine);
+    let told = ["name", "status", "unit", "config"].map(|key| listed[0][key].clone());
+    assert_eq!(told, ["rests", "stopped", "foxxy-bridge@rests.service", &path]);
+    let told = foxxy(machine, &["server", "status", "rests", "--format", "json"]);
+    assert!(told.stdout.contains("\"enabled\": \"boot\""), "{told}");
+    let stderr = refused(foxxy(machine, &["server", "status", "rests"]), 3);
+    let start = format!("start it now: foxxy-bridge server start --daemon --config {path}\n");
+    assert!(
+        stderr.contains("it is enabled: it starts by itself, with systemd") && stderr.ends_with(&start),
+        "{stderr}"
+    );
+    // Its config is the one that it is enabled with, which no folder tells.
+    foxxy(machine, &["server", "enable", "rests", "--now"]).success();
+    assert_eq!(get(machine, "http://127.0.0.1:8722/readyz"), "200");
+    foxxy(machine, &["server", "stop", "rests"]).success();
+    let said = foxxy(machine, &["server", "restart", "rests"]);
+    assert!(said.stderr.contains("rests is not running: it is started"), "{said}");
+    assert_eq!(get(machine, "http://127.0.0.1:8722/readyz"), "200");
+    foxxy(machine, &["server", "disable", "rests", "--now"]).success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn what_was_removed_by_hand_is_disabled_all_the_same(machine: &Machine) {
+    let path = plain(machine, "halved.json", 8724);
+    for remove in [
+        "foxxy-bridge@.service",
+        "foxxy-bridge@halved.service.d",
+        "default.target.wants/foxxy-bridge@halved.service",
+    ] {
+        foxxy(machine, &["server", "enable", "--config", &path]).success();
+        machine.user(&["rm", "-r", &format!("{UNITS}/{remove}")]).success();
+        machine.user(&["systemctl", "--user", "daemon-reload"]).success();
+        assert_eq!(
+            foxxy(machine, &["server", "disable", "halved"]).success(),
+            "disabled halved\n",
+            "{remove}"
+        );
+        nothing_is_kept(machine);
+    }
 }
 
 fn linger_is_switched_on_when_asked_and_only_ours_is_undone(machine: &Machine) {

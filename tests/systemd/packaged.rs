@@ -127,6 +127,10 @@ fn the_machines_bridge_has_an_account_and_a_home_and_little_else(machine: &Machi
         });
         let write = "mkdir -p /etc/foxxy-bridge; printf '%s' \"$1\" > /etc/foxxy-bridge/work.json";
         machine.root(&["sh", "-euc", write, "sh", &text.to_string()]).success();
+        // A config that is begun there is for the account, too.
+        machine.root(&["foxxy-bridge", "config", "init", "--config", "/etc/foxxy-bridge/new.json"]).success();
+        let seen = machine.root(&["stat", "-c", "%a %U %G", "/etc/foxxy-bridge/new.json"]).success();
+        assert_eq!(seen, "640 root foxxy-bridge\n");
         machine.root(&["systemctl", "start", "foxxy-bridge@work"]).success();
         let foxxy = |arguments: &[&str]| machine.root(&[&["foxxy-bridge", "server"], arguments].concat());
         let mut status = Value::Null;

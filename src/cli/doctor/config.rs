@@ -2,6 +2,7 @@
 
 use super::facts::{Config, Facts, Unread};
 use super::finding::Finding;
+use crate::cli::output;
 use crate::config;
 use crate::host::exposure::Exposure;
 
@@ -64,12 +65,12 @@ pub(super) async fn private(facts: &Facts) -> Vec<Finding> {
 fn tell(path: &str, exposure: Exposure, secrets: &[String]) -> Finding {
     if exposure.writable {
         let found = format!("{path} may be changed by every user, and says which programs are run");
-        return Finding::problem(found, format!("chmod o-w {}", quoted(path)));
+        return Finding::problem(found, format!("chmod o-w {}", output::quoted(path)));
     }
     if exposure.replaceable {
         let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
         let found = format!("{path} may be replaced by every user, and says which programs are run");
-        return Finding::problem(found, format!("chmod o-w {}", quoted(folder)));
+        return Finding::problem(found, format!("chmod o-w {}", output::quoted(folder)));
     }
     match secrets {
         [] => Finding::ok(format!("{path}: no secret in it that others may read")),
@@ -78,7 +79,7 @@ fn tell(path: &str, exposure: Exposure, secrets: &[String]) -> Finding {
             let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
             Finding::warning(
                 format!("{path} may be read by every user, and has a secret in it: {first}{more}"),
-                format!("chmod 600 {}; or take it from a variable, as `${{TOKEN}}`", quoted(path)),
+                format!("chmod 600 {}; or take it from a variable, as `${{TOKEN}}`", output::quoted(path)),
             )
         }
     }
@@ -121,12 +122,6 @@ fn is_literal(secret: &config::Secret) -> bool {
 fn sounds_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["token", "key", "secret", "passw", "auth", "credential", "cookie"].iter().any(|word| name.contains(word))
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &str) -> String {
-    let plain = |character: char| character.is_ascii_alphanumeric() || "/._-+@%:,".contains(character);
-    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

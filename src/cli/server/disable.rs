@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::survey::Survey;
+use super::survey::{Known, Survey};
 use super::{Context, Whose, enable, linger, name_of, stop};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
@@ -67,7 +67,9 @@ async fn disable(options: &Options, survey: &mut Survey, paths: &Paths, name: &N
         return Ok(());
     }
     let running = survey.get(name).is_some_and(|known| known.unit() == Some(&name.template_unit()));
-    if options.now && running {
+    // A socket without its unit's files answers nobody.
+    let listening = survey.get(name).is_some_and(Known::is_listening);
+    if listening || options.now && running {
         stop::stop_one(survey, paths, name, false).await?;
     }
     let manager = survey.manager()?;

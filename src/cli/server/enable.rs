@@ -6,18 +6,18 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use clap::Args;
 
 use super::launch::Launch;
-use super::survey::Survey;
+use super::survey::{Known, Survey};
 use super::unit::{self, Address};
 use super::{Context, Whose, name_of, start, stop};
 use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::{self, GOOD};
 use crate::instance::{Instance, Name, Paths, Scope, environment};
-use crate::manager::{EnableRequest, Plan, ServiceManager, SocketSpec};
+use crate::manager::{EnableRequest, Enablement, Plan, ServiceManager, SocketSpec};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Which: a running one, or the one of NAME.json in the config folder [default: that of the config]
+    /// Which: one that runs or is enabled, or that of NAME.json in the config folder [default: that of the config]
     #[arg(value_parser = name_of)]
     name: Option<Name>,
     /// Start it now as well
@@ -45,7 +45,7 @@ pub(crate) struct Options {
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
     let paths = context.paths(options.whose.scope())?;
     let mut survey = Survey::take(&paths).await?;
-    let instance = meant(&options, &survey, &paths, context)?.keeping();
+    let instance = meant(&options, &survey, &paths, context).await?.keeping();
     let read = context.read(instance.config())?;
     for warning in &read.loaded.warnings {
         output::warn(warning.to_string());
@@ -59,29 +59,45 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
     }
     apply(manager, &instance, &read, &plan).await?;
     tell(&instance, &plan, &request);
-    if instance.scope() == Scope::User {
-        super::linger::offer(&instance, options.linger).await?;
+    match instance.scope() {
+        Scope::User => super::linger::offer(&instance, options.linger).await?,
+        Scope::System if options.linger => {
+            output::note("--linger is for users: the machine's bridges run without a login as it is");
+        }
+        Scope::System => {}
     }
-    if options.now {
+    let known = survey.get(instance.name());
+    let runs = known.is_some_and(Known::is_running);
+    let runs_unit = runs && known.and_then(Known::unit) == Some(&instance.name().template_unit());
+    let changed = !plan.steps.is_empty();
+    // systemd cannot begin to listen where the bridge does, and a socket whose unit has changed answers nobody.
+    let stays = runs_unit && !(changed && request.socket.is_some());
+    let moves = changed && known.is_some_and(Known::is_listening);
+    if moves || options.now && !stays {
         start_now(&mut survey, &instance, &read, context).await?;
-    } else if survey.get(instance.name()).is_some_and(super::survey::Known::is_running)
-        && !plan.steps.is_empty()
-    {
+    } else if runs && changed {
         output::note(format!(
             "it goes on running as it was started; put the unit in force with `foxxy-bridge server restart {}`",
             instance.name()
         ));
+    } else if options.now {
+        output::note(format!("{} is already running", instance.name()));
     }
     Ok(Exit::Ok)
 }
 
 /// The instance that the options mean.
-fn meant(options: &Options, survey: &Survey, paths: &Paths, context: &Context) -> Result<Instance, Error> {
+async fn meant(
+    options: &Options,
+    survey: &Survey,
+    paths: &Paths,
+    context: &Context,
+) -> Result<Instance, Error> {
     let Some(name) = &options.name else { return context.instance(paths, None) };
     if context.names_config() {
         return context.instance(paths, Some(name.clone()));
     }
-    survey.instance(name, paths, context)
+    survey.instance(name, paths, context).await
 }
 
 fn request(
@@ -100,9 +116,18 @@ fn request(
         Ok::<_, Error>(SocketSpec { instance: instance.name().to_string(), address })
     });
     let mut command = format!("foxxy-bridge server enable {}", instance.name());
-    if !instance.is_named_after_config() {
-        let config = instance.config().map(|config| format!(" --config {}", config.display()));
-        command.push_str(&config.unwrap_or_default());
+    if let Some(config) = instance.config().filter(|_| !instance.is_named_after_config()) {
+        command.push_str(&format!(" --config {}", output::quoted(&config.display().to_string())));
+    }
+    // What is left out the next time is the config's again.
+    if let Some(host) = &options.host {
+        command.push_str(&format!(" --host {}", output::quoted(host)));
+    }
+    if let Some(port) = options.port {
+        command.push_str(&format!(" --port {port}"));
+    }
+    if options.socket {
+        command.push_str(" --socket");
     }
     Ok(EnableRequest {
         name: instance.name().clone(),
@@ -111,6 +136,19 @@ fn request(
         socket: socket.transpose()?,
         command,
     })
+}
+
+/// What to type to have a unit written anew, with what it was enabled with; `argv` is what it runs.
+pub(super) fn again(name: &Name, enablement: &Enablement, argv: &[String]) -> String {
+    let mut command = format!("foxxy-bridge server enable {name}");
+    for option in ["--host", "--port"] {
+        let value = argv.iter().skip_while(|argument| *argument != option).nth(1);
+        command.extend(value.map(|value| format!(" {option} {}", output::quoted(value))));
+    }
+    if *enablement == Enablement::FirstClient {
+        command.push_str(" --socket");
+    }
+    command
 }
 
 /// systemd listens on addresses, not on names.
@@ -188,7 +226,7 @@ pub(super) fn show(plan: &Plan, name: &Name, outcome: &str) {
     }
 }
 
-/// Starts the unit; a transient one of the same bridge makes way for it.
+/// Starts the unit; what runs of the same bridge makes way for it.
 async fn start_now(
     survey: &mut Survey,
     instance: &Instance,
@@ -196,11 +234,7 @@ async fn start_now(
     context: &Context,
 ) -> Result<(), Error> {
     let name = instance.name();
-    if let Some(known) = survey.get(name).filter(|known| known.is_running()) {
-        if known.unit() == Some(&name.template_unit()) {
-            output::note(format!("{name} is already running"));
-            return Ok(());
-        }
+    if survey.get(name).is_some_and(|known| known.is_running() || known.is_listening()) {
         stop::stop_one(survey, instance.paths(), name, false).await?;
         unit::write_environment(instance, read)?;
     }

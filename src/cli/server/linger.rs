@@ -16,11 +16,10 @@ pub(super) async fn offer(instance: &Instance, wanted: bool) -> Result<(), Error
         return Ok(());
     }
     if !wanted {
-        output::note(format!(
+        output::note(
             "this user does not linger: it starts at the first login and ends with the last logout; \
-             from boot on: foxxy-bridge server enable {} --linger",
-            instance.name()
-        ));
+             from boot on: loginctl enable-linger",
+        );
         return Ok(());
     }
     linger::set(uid, true).await.map_err(|error| {

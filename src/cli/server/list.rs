@@ -9,6 +9,8 @@ use super::survey::{Known, Survey};
 use super::{Context, Format, Whose};
 use crate::cli::error::{Error, Exit};
 use crate::cli::{output, table};
+use crate::control::Manager;
+use crate::instance::Name;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -54,6 +56,23 @@ impl Row {
         }
     }
 
+    /// One that is enabled and does not run; `config` need not be a file.
+    fn stopped(name: &Name, config: &Path, default: &Path) -> Self {
+        Self {
+            name: name.to_string(),
+            pid: None,
+            status: "stopped".to_owned(),
+            config: Some(config)
+                .filter(|path| *path != default || path.exists())
+                .map(|path| path.display().to_string()),
+            manager: Manager::Systemd.as_str(),
+            unit: Some(name.template_unit()),
+            address: None,
+            uptime_seconds: None,
+            restarts: 0,
+        }
+    }
+
     fn cells(self) -> Vec<String> {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         vec![
@@ -75,7 +94,11 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
         survey.complete().await?;
     }
     let default = paths.default_config();
-    let rows: Vec<Row> = survey.known.iter().map(|known| Row::new(known, &default)).collect();
+    let mut rows: Vec<Row> = survey.known.iter().map(|known| Row::new(known, &default)).collect();
+    for (name, config) in survey.stopped(&paths).await? {
+        rows.push(Row::stopped(&name, &config, &default));
+    }
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
     if let Some(error) = survey.blind() {
         output::warn(format!("{error}: only bridges in the foreground are listed"));
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use super::launch::Launch;
 use super::survey::Survey;
 use super::unit::{self, Address};
-use super::{Context, Outcomes, Targets, start, stop};
+use super::{Context, Outcomes, Targets, enable, start, stop};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
@@ -39,13 +39,15 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
     let Some(known) = survey.get(name) else {
         let instance = match context.instance(paths, None)? {
             own if own.name() == name => own,
-            _ if paths.named_config(name).exists() => survey.instance(name, paths, context)?,
-            _ => return Err(survey.unknown(name, Exit::Failed)),
+            _ => {
+                survey.instance(name, paths, context).await.map_err(|_| survey.unknown(name, Exit::Failed))?
+            }
         };
         output::note(format!("{name} is not running: it is started"));
         let read = context.read(instance.config())?;
         return Launch::plain(&instance, &read, context).run(survey).await.map(drop);
     };
+    let argv = known.managed.as_ref().map(|managed| managed.argv.clone()).unwrap_or_default();
     let transient = known.managed.as_ref().is_some_and(|managed| managed.transient);
     if known.managed.is_none() {
         return Err(match known.unit() {
@@ -68,8 +70,11 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
     })?;
     let instance = Instance::new(name.clone(), config, paths.clone())?;
     unit::write_environment(&instance, &read)?;
-    let enabled = survey.manager()?.enablement(name).await? != Enablement::No;
-    if transient && enabled {
+    let manager = survey.manager()?;
+    let enablement = manager.enablement(name).await?;
+    // A socket is no part of what is restarted, and answers nobody once its unit has changed.
+    let other_socket = enablement == Enablement::FirstClient && manager.drift(name).await?.is_some();
+    if transient && enablement != Enablement::No || other_socket {
         // It was enabled since it was started, and moves to its unit now.
         stop::stop_one(survey, paths, name, false).await?;
         unit::write_environment(&instance, &read)?;
@@ -85,7 +90,8 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
     }
     if restarted.outdated {
         output::warn(format!(
-            "its unit is not what bridge.daemon in its config asks for: `foxxy-bridge server enable {name}` brings it up to date"
+            "its unit is not what bridge.daemon in its config asks for: `{}` brings it up to date",
+            enable::again(name, &enablement, &argv)
         ));
     }
     Ok(())

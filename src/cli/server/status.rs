@@ -1,5 +1,6 @@
 //! `server server-status`, also `server status`: one bridge and its servers.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -66,18 +67,25 @@ async fn tell(
             return Err(error.into());
         }
         let own = context.instance(paths, None)?;
-        let exit = if own.name() == name || paths.named_config(name).exists() {
-            Exit::NotRunning
-        } else {
-            Exit::UnknownName
-        };
+        let enabled = survey.enabled(paths, name).await?;
+        let is_known = enabled.is_some() || own.name() == name || paths.named_config(name).exists();
+        let exit = if is_known { Exit::NotRunning } else { Exit::UnknownName };
         if format == Format::Json {
             let state = if exit == Exit::NotRunning { "not running" } else { "unknown" };
-            output::say_json(&json!({ "name": name.as_str(), "state": state }));
+            let mut told = json!({ "name": name.as_str(), "state": state });
+            if let Some((enablement, _)) = &enabled {
+                told["enabled"] = json!(enablement);
+            }
+            output::say_json(&told);
             return Ok(exit);
         }
         return Err(match exit {
-            Exit::NotRunning => survey.unknown(name, exit),
+            Exit::NotRunning => match enabled {
+                Some((enablement, config)) => Error::new(exit, format!("the bridge `{name}` is not running"))
+                    .because(format!("it is enabled: it starts {}", when(enablement, name.as_str())))
+                    .hint(format!("start it now: {}", start_of(name, &config, context, paths))),
+                None => survey.unknown(name, exit),
+            },
             _ => {
                 let mut error = survey.unknown(name, exit);
                 error.what = format!("there is no bridge `{name}`");
@@ -156,6 +164,19 @@ impl UnitFiles {
         let enabled = Some(manager.enablement(&known.name).await?);
         Ok(Self { enabled, drift: manager.drift(&known.name).await? })
     }
+}
+
+/// What to type to start an instance that is enabled.
+fn start_of(name: &Name, config: &Path, context: &Context, paths: &Paths) -> String {
+    let mut command = "foxxy-bridge server start --daemon".to_owned();
+    if *config != paths.default_config() {
+        command.push_str(&format!(" --config {}", output::quoted(&config.display().to_string())));
+    }
+    let named = context.with_config(config.to_owned()).instance(paths, None);
+    if named.is_ok_and(|named| named.name() != name) {
+        command.push_str(&format!(" --name {name}"));
+    }
+    command
 }
 
 fn render(

@@ -13,7 +13,7 @@ use crate::control::client::{self, AskError};
 use crate::control::{BridgeState, Manager, Status};
 use crate::instance::lock::{self, Holder};
 use crate::instance::{Instance, Name, Paths, Scope};
-use crate::manager::{self, Managed, ServiceManager, State};
+use crate::manager::{self, Enablement, Managed, ServiceManager, State};
 
 /// One bridge, from all that is known of it.
 #[derive(Debug)]
@@ -163,6 +163,35 @@ impl Survey {
         self.known.iter().find(|known| known.name == *name)
     }
 
+    /// How a bridge that need not be running is enabled, and its config; `None` when it is not enabled.
+    pub(super) async fn enabled(
+        &self,
+        paths: &Paths,
+        name: &Name,
+    ) -> Result<Option<(Enablement, PathBuf)>, Error> {
+        let Ok(manager) = &self.manager else { return Ok(None) };
+        let enablement = manager.enablement(name).await?;
+        if enablement == Enablement::No {
+            return Ok(None);
+        }
+        let config = manager.enabled_config(name).await?;
+        Ok(Some((enablement, config.unwrap_or_else(|| paths.named_config(name)))))
+    }
+
+    /// The bridges that are enabled and do not run, and their configs.
+    pub(super) async fn stopped(&self, paths: &Paths) -> Result<Vec<(Name, PathBuf)>, Error> {
+        let Ok(manager) = &self.manager else { return Ok(Vec::new()) };
+        let mut stopped = Vec::new();
+        for (name, _) in manager.enabled().await? {
+            if self.get(&name).is_none() {
+                let config = manager.enabled_config(&name).await?;
+                let config = config.unwrap_or_else(|| paths.named_config(&name));
+                stopped.push((name, config));
+            }
+        }
+        Ok(stopped)
+    }
+
     /// Why it is not known what the service manager keeps. Where none has ever run, it keeps nothing.
     pub(super) fn blind(&self) -> Option<&manager::Error> {
         self.manager.as_ref().err().filter(|error| !matches!(error, manager::Error::NotBooted { .. }))
@@ -191,10 +220,19 @@ impl Survey {
         }
     }
 
-    /// The instance of that name: the one that there is, or else the one of the config of that name.
-    pub(super) fn instance(&self, name: &Name, paths: &Paths, context: &Context) -> Result<Instance, Error> {
-        let known = self.get(name).and_then(Known::config).filter(|config| config.exists());
-        let config = known.or_else(|| Some(paths.named_config(name)).filter(|config| config.exists()));
+    /// The instance of that name: one that runs or is enabled, or else the one of the config of that name.
+    pub(super) async fn instance(
+        &self,
+        name: &Name,
+        paths: &Paths,
+        context: &Context,
+    ) -> Result<Instance, Error> {
+        let known = match self.get(name).and_then(Known::config) {
+            Some(config) => Some(config),
+            None => self.enabled(paths, name).await?.map(|(_, config)| config),
+        };
+        let config = known.filter(|config| config.exists());
+        let config = config.or_else(|| Some(paths.named_config(name)).filter(|config| config.exists()));
         match config {
             Some(config) => context.with_config(config).instance(paths, Some(name.clone())),
             // Of the default one there is always a config: a built-in one.

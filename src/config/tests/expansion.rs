@@ -142,6 +142,15 @@ fn outside_the_service_a_credential_is_the_file_that_the_service_would_get() {
     }"#;
     let parsed = parse(text, Format::Json, Path::new("a.json"), folder.path(), &sources);
     assert_eq!(parsed.unwrap().0.upstreams["a"].env["KEY"].expose(), "s3cr3t");
+    // Of those that only the service can have it is said that they are empty here.
+    for others in [r#""other": "token""#, r#""token": "${NOPE:token}""#] {
+        let text = text.replace(r#""token": "token""#, others);
+        let (_, warnings) = parse(&text, Format::Json, Path::new("a.json"), folder.path(), &sources).unwrap();
+        assert!(
+            warnings[0].to_string().contains("credentials exist inside the service only"),
+            "{warnings:?}"
+        );
+    }
     fs::remove_file(folder.path().join("token")).unwrap();
     let refused = parse(text, Format::Json, Path::new("a.json"), folder.path(), &sources).unwrap_err();
     assert!(refused.problems[0].message.contains("`${credential:token}`"), "{refused:?}");

@@ -47,8 +47,8 @@ fn a_file_that_cannot_be_read_is_one_clear_error() {
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
     let cases = [
         (folder.path().join("none.json"), InvalidKind::Missing),
-        (folder.path().to_owned(), InvalidKind::Unreadable),
-        (fifo, InvalidKind::Unreadable),
+        (folder.path().to_owned(), InvalidKind::Missing),
+        (fifo, InvalidKind::Missing),
         (file("latin1.json", b"{\n  \"\xe4\": 1}"), InvalidKind::Content),
         (file("utf16.json", b"\xff\xfe{\0}\0"), InvalidKind::Content),
         (file("huge.json", &vec![b' '; 1024 * 1024 + 1]), InvalidKind::Content),

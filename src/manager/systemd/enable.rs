@@ -76,9 +76,18 @@ impl Systemd {
                 units.push(unit);
             }
         }
+        // systemd takes back no link of a unit whose file is gone.
+        let left = folders.links().filter(|(_, unit)| {
+            [name.template_unit(), name.template_socket()].contains(unit) && !units.contains(unit)
+        });
+        let left: Vec<Step> = left
+            .filter(|(link, _)| link.starts_with(&folders.own) && !link.exists())
+            .map(|(path, _)| Step::Remove { path })
+            .collect();
         if !units.is_empty() {
             steps.push(Step::Disable { units });
         }
+        steps.extend(left);
         for kind in ["service", "socket"] {
             let drop_in = folders.drop_in(name, kind);
             if read(&drop_in)?.is_some_and(|text| unit::is_ours(&text)) {
@@ -252,18 +261,25 @@ impl Folders {
         Ok(None)
     }
 
-    /// The instances that some target links to.
-    fn linked(&self) -> BTreeSet<Name> {
+    /// The links from targets to instances, and the units that they are for.
+    fn links(&self) -> impl Iterator<Item = (PathBuf, String)> {
         let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-        let targets = self.all.iter().flat_map(|folder| entries(folder));
+        let targets = self.all.iter().flat_map(move |folder| entries(folder));
         let links = targets
             .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|end| end == "wants" || end == "requires"));
-        let links = links.flat_map(|folder| entries(&folder).collect::<Vec<_>>());
-        links
-            .filter_map(|link| {
-                let file = link.file_name();
-                let instance = file.to_str()?.strip_prefix(TEMPLATE)?;
+            .filter(|path| path.extension().is_some_and(|end| end == "wants" || end == "requires"))
+            .flat_map(move |folder| entries(&folder).collect::<Vec<_>>());
+        links.filter_map(|link| {
+            let unit = link.file_name().to_str()?.to_owned();
+            unit.starts_with(TEMPLATE).then(|| (link.path(), unit))
+        })
+    }
+
+    /// The instances that some target links to.
+    fn linked(&self) -> BTreeSet<Name> {
+        self.links()
+            .filter_map(|(_, unit)| {
+                let instance = unit.strip_prefix(TEMPLATE)?;
                 instance.strip_suffix(".service").or_else(|| instance.strip_suffix(".socket"))?.parse().ok()
             })
             .collect()
