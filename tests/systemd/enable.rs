@@ -19,6 +19,12 @@ crate::tests![
     a_start_of_an_enabled_bridge_starts_its_unit,
     enabling_now_takes_over_from_a_transient_unit,
     a_path_with_every_odd_character_is_kept_in_a_unit_file,
+    a_name_is_not_taken_from_another_config_unasked,
+    a_forced_start_that_cannot_be_leaves_what_runs,
+    a_bridge_that_was_disabled_can_still_be_restarted,
+    enabling_one_bridge_leaves_the_others_as_they_are,
+    one_that_was_given_up_does_not_hide_its_successor,
+    commands_at_the_same_time_take_turns,
     a_socket_starts_the_bridge_at_its_first_client,
     a_socket_that_waits_follows_its_unit,
     one_that_is_enabled_and_stopped_is_known,
@@ -312,6 +318,98 @@ fn a_path_with_every_odd_character_is_kept_in_a_unit_file(machine: &Machine) {
     foxxy(machine, &["server", "reload", "odd"]).success();
     assert_eq!(list(machine)[0]["config"], path);
     foxxy(machine, &["server", "disable", "odd", "--now"]).success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn a_name_is_not_taken_from_another_config_unasked(machine: &Machine) {
+    let (one, two) = (plain(machine, "a/team.json", 8643), plain(machine, "b/team.json", 8644));
+    foxxy(machine, &["server", "enable", "--config", &one]).success();
+    let stderr = refused(foxxy(machine, &["server", "enable", "--config", &two]), 1);
+    assert!(stderr.contains(&format!("the name `team` is enabled for another config, {one}")), "{stderr}");
+    foxxy(machine, &["server", "enable", "team", "--config", &two, "--now"]).success();
+    assert_eq!(status(machine, "team")["config"], two);
+    foxxy(machine, &["server", "disable", "team", "--now"]).success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn a_forced_start_that_cannot_be_leaves_what_runs(machine: &Machine) {
+    let path = plain(machine, "firm.json", 8645);
+    foxxy(machine, &["server", "enable", "--config", &path, "--now"]).success();
+    let pid = list(machine)[0]["pid"].clone();
+    let start = ["server", "start", "--daemon", "--config", &path, "--port", "8646"];
+    let stderr = refused(foxxy(machine, &start), 1);
+    assert!(stderr.contains("foxxy-bridge server enable firm --port 8646"), "{stderr}");
+    refused(foxxy(machine, &[&start[..], &["--force"]].concat()), 1);
+    assert_eq!(list(machine)[0]["pid"], pid);
+    foxxy(machine, &["server", "disable", "firm", "--now"]).success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn a_bridge_that_was_disabled_can_still_be_restarted(machine: &Machine) {
+    let path = plain(machine, "loose.json", 8647);
+    foxxy(machine, &["server", "enable", "--config", &path, "--now"]).success();
+    let said = foxxy(machine, &["server", "disable", "loose"]);
+    assert!(said.stderr.contains("it goes on running"), "{said}");
+    nothing_is_kept(machine);
+    assert_eq!(get(machine, "http://127.0.0.1:8647/readyz"), "200");
+    foxxy(machine, &["server", "restart", "loose"]).success();
+    assert_eq!(list(machine)[0]["unit"], "foxxy-bridge-loose.service");
+    assert_eq!(status(machine, "loose")["config"], path);
+    foxxy(machine, &["server", "stop", "loose"]).success();
+    nothing_is_left(machine);
+}
+
+fn enabling_one_bridge_leaves_the_others_as_they_are(machine: &Machine) {
+    let (one, two) = (plain(machine, "first.json", 8648), plain(machine, "second.json", 8649));
+    foxxy(machine, &["server", "enable", "--config", &one]).success();
+    let shown = || machine.user(&["systemctl", "--user", "cat", "foxxy-bridge@first"]).success();
+    let before = shown();
+    // As from a build folder that is gone tomorrow.
+    machine.user_sh("mkdir -p build; cp /usr/local/bin/foxxy-bridge build/").success();
+    machine.user(&["/home/tester/build/foxxy-bridge", "server", "enable", "--config", &two]).success();
+    assert_eq!(shown(), before);
+    assert!(
+        property(machine, "foxxy-bridge@second", "ExecStart").contains("/home/tester/build/foxxy-bridge")
+    );
+    foxxy(machine, &["server", "disable", "--all"]).success();
+    machine.user_sh("rm -r build").success();
+    nothing_is_kept(machine);
+}
+
+fn one_that_was_given_up_does_not_hide_its_successor(machine: &Machine) {
+    let path = plain(machine, "heir.json", 8651);
+    foxxy(machine, &["server", "start", "--daemon", "--config", &path]).success();
+    config(machine, "heir.json", "{ nonsense");
+    machine.user(&["systemctl", "--user", "restart", "foxxy-bridge-heir"]).failure(1);
+    assert_eq!(list(machine)[0]["status"], "failed");
+    let path = plain(machine, "heir.json", 8651);
+    foxxy(machine, &["server", "enable", "--config", &path, "--now"]).success();
+    let listed = list(machine);
+    let told = ["status", "unit"].map(|key| listed[0][key].clone());
+    assert_eq!((listed.len(), told), (1, [json!("running"), json!("foxxy-bridge@heir.service")]));
+    foxxy(machine, &["server", "disable", "heir", "--now"]).success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn commands_at_the_same_time_take_turns(machine: &Machine) {
+    for (name, port) in [("turn-a", 8652), ("turn-b", 8653)] {
+        plain(machine, &format!("{name}.json"), port);
+    }
+    let script = "for round in 1 2 3 4 5; do\n\
+        foxxy-bridge server enable -c turn-a.json & one=$!\n\
+        foxxy-bridge server disable turn-b & two=$!\n\
+        wait $one; wait $two\n\
+        foxxy-bridge server disable turn-a & one=$!\n\
+        foxxy-bridge server enable -c turn-b.json & two=$!\n\
+        wait $one; wait $two\n\
+        systemctl --user start foxxy-bridge@turn-b; systemctl --user stop foxxy-bridge@turn-b\n\
+        done";
+    machine.user_sh(script).success();
+    foxxy(machine, &["server", "disable", "--all"]).success();
     nothing_is_kept(machine);
     nothing_is_left(machine);
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::survey::{Known, Survey};
-use super::{Context, Whose, enable, linger, name_of, stop};
+use super::{Context, Whose, enable, linger, name_of, stop, turn};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::instance::{Instance, Name, Paths, environment};
@@ -61,6 +61,7 @@ fn meant(options: &Options, enabled: &[Name], paths: &Paths, context: &Context) 
 
 async fn disable(options: &Options, survey: &mut Survey, paths: &Paths, name: &Name) -> Result<(), Error> {
     let instance = Instance::new(name.clone(), None, paths.clone())?;
+    let _turn = turn::wait(paths).await?;
     let plan = survey.manager()?.plan_disable(name).await?;
     if options.dry_run {
         enable::show(&plan, name, "disabled");

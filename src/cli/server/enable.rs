@@ -8,7 +8,7 @@ use clap::Args;
 use super::launch::Launch;
 use super::survey::{Known, Survey};
 use super::unit::{self, Address};
-use super::{Context, Whose, name_of, start, stop};
+use super::{Context, Whose, name_of, start, stop, turn};
 use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::{self, GOOD};
@@ -52,10 +52,16 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
     }
     let request = request(&options, &instance, &read, context)?;
     let manager = survey.manager()?;
+    let _turn = turn::wait(&paths).await?;
+    let changes_owner = changes_owner(&options, manager, &instance).await?;
     let plan = manager.plan_enable(&request).await?;
     if options.dry_run {
         show(&plan, instance.name(), "enabled");
         return Ok(Exit::Ok);
+    }
+    if changes_owner {
+        // What was kept for the config before is none of this one's business.
+        environment::forget(&instance).map_err(|error| not_kept(&instance, &error))?;
     }
     apply(manager, &instance, &read, &plan).await?;
     tell(&instance, &plan, &request);
@@ -161,6 +167,44 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, Error> {
     found.next().ok_or_else(|| Error::new(Exit::Failed, what()).because("it has no address").hint(hint))
 }
 
+/// Whether the name is enabled for another config so far, which only somebody who names it can want to change.
+async fn changes_owner(
+    options: &Options,
+    manager: &dyn ServiceManager,
+    instance: &Instance,
+) -> Result<bool, Error> {
+    let name = instance.name();
+    if manager.enablement(name).await? == Enablement::No {
+        return Ok(false);
+    }
+    let config = manager.enabled_config(name).await?;
+    let config = config.unwrap_or_else(|| instance.paths().named_config(name));
+    let config = std::fs::canonicalize(&config).unwrap_or(config);
+    if config == instance.identity() {
+        return Ok(false);
+    }
+    if options.name.is_some() {
+        return Ok(true);
+    }
+    let what = format!("the name `{name}` is enabled for another config, {}", config.display());
+    let own = output::quoted(&instance.identity().display().to_string());
+    Err(Error::new(Exit::Failed, what).hint(format!(
+        "give this one a name of its own: foxxy-bridge server enable NAME --config {own}; or that name: \
+         foxxy-bridge server enable {name} --config {own}"
+    )))
+}
+
+fn not_kept(instance: &Instance, error: &std::io::Error) -> Error {
+    let what = format!("what `{}` needs at boot cannot be kept", instance.name());
+    let why = format!("{}: {error}", instance.kept_dir().display());
+    match (error.kind(), instance.scope()) {
+        (ErrorKind::PermissionDenied, Scope::System) => {
+            Error::new(Exit::NotPermitted, what).because(why).hint("use sudo, or your own manager: --user")
+        }
+        _ => Error::new(Exit::Failed, what).because(why),
+    }
+}
+
 /// Carries the plan out; when that fails, nothing is kept that was not there before.
 async fn apply(
     manager: &dyn ServiceManager,
@@ -168,23 +212,13 @@ async fn apply(
     read: &Read,
     plan: &Plan,
 ) -> Result<(), Error> {
-    let kept = |error: std::io::Error| {
-        let what = format!("what `{}` needs at boot cannot be kept", instance.name());
-        let why = format!("{}: {error}", instance.kept_dir().display());
-        match (error.kind(), instance.scope()) {
-            (ErrorKind::PermissionDenied, Scope::System) => Error::new(Exit::NotPermitted, what)
-                .because(why)
-                .hint("use sudo, or your own manager: --user"),
-            _ => Error::new(Exit::Failed, what).because(why),
-        }
-    };
-    let is_new = environment::keep(instance).map_err(kept)?;
+    let is_new = environment::keep(instance).map_err(|error| not_kept(instance, &error))?;
     let outcome = match unit::write_environment(instance, read) {
         Ok(()) => manager.carry_out(plan).await.map_err(Error::from),
         Err(error) => Err(error),
     };
     if outcome.is_err() && is_new {
-        environment::forget(instance).map_err(kept)?;
+        environment::forget(instance).map_err(|error| not_kept(instance, &error))?;
     }
     outcome?;
     if !read.variables.is_empty() {

@@ -101,13 +101,8 @@ async fn agrees(manager: &dyn ServiceManager, instance: &Instance, address: &Add
     }
     if address.host.is_some() || address.port.is_some() {
         let what = format!("the bridge `{name}` is enabled: its address is in the files of {unit}");
-        let typed = [
-            address.host.as_ref().map(|host| format!(" --host {host}")),
-            address.port.map(|port| format!(" --port {port}")),
-        ];
-        let typed: String = typed.into_iter().flatten().collect();
         return Err(Error::new(Exit::Failed, what)
-            .hint(format!("change it there: foxxy-bridge server enable {name}{typed}, then start it")));
+            .hint(format!("change it there: {}, then start it", address.enable(name))));
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod start;
 mod status;
 mod stop;
 mod survey;
+mod turn;
 mod unit;
 
 use std::time::Duration;

@@ -47,8 +47,6 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         let read = context.read(instance.config())?;
         return Launch::plain(&instance, &read, context).run(survey).await.map(drop);
     };
-    let argv = known.managed.as_ref().map(|managed| managed.argv.clone()).unwrap_or_default();
-    let transient = known.managed.as_ref().is_some_and(|managed| managed.transient);
     if known.managed.is_none() {
         return Err(match known.unit() {
             Some(unit) => {
@@ -63,6 +61,7 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         });
     }
     let config = known.config().filter(|path| path.exists());
+    let identity = known.config();
     // A config that is broken by now must not cost a bridge that runs.
     let read = context.read(config.as_deref()).map_err(|mut error| {
         error.why.push(format!("{name} is left running as it is"));
@@ -72,10 +71,17 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
     unit::write_environment(&instance, &read)?;
     let manager = survey.manager()?;
     let enablement = manager.enablement(name).await?;
+    let Some(managed) = manager.find(name).await? else {
+        return Err(survey.unknown(name, Exit::Failed));
+    };
+    // What it runs in was taken away since, or would serve another config the next time.
+    let comes_back = managed.fragment.as_ref().is_some_and(|file| file.exists())
+        && Some(managed.config.clone().unwrap_or_else(|| paths.named_config(name))) == identity;
+    let homeless = !managed.transient && enablement == Enablement::No && !comes_back;
     // A socket is no part of what is restarted, and answers nobody once its unit has changed.
     let other_socket = enablement == Enablement::FirstClient && manager.drift(name).await?.is_some();
-    if transient && enablement != Enablement::No || other_socket {
-        // It was enabled since it was started, and moves to its unit now.
+    if managed.transient && enablement != Enablement::No || other_socket || homeless {
+        // It was enabled or disabled since it was started, and moves to the unit that it has now.
         stop::stop_one(survey, paths, name, false).await?;
         unit::write_environment(&instance, &read)?;
         Launch { timeout: PATIENCE, ..Launch::plain(&instance, &read, context) }.run(survey).await?;
@@ -91,7 +97,7 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
     if restarted.outdated {
         output::warn(format!(
             "its unit is not what bridge.daemon in its config asks for: `{}` brings it up to date",
-            enable::again(name, &enablement, &argv)
+            enable::again(name, &enablement, &managed.argv)
         ));
     }
     Ok(())

@@ -109,6 +109,14 @@ pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Er
     let mut survey = Survey::take(&paths).await?;
     let instance = context.instance(&paths, name.clone())?;
     let address = Address { host: options.host.clone(), port: options.port };
+    let launch = Launch {
+        instance: &instance,
+        read: &read,
+        address: address.clone(),
+        context,
+        timeout: Duration::from_secs(options.timeout),
+        wait: !options.no_wait,
+    };
     let starting =
         |known: &Known| matches!(&known.managed, Some(managed) if managed.state == State::Starting);
     // One that somebody else is just starting is waited for, by the manager.
@@ -118,20 +126,15 @@ pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Er
             return already(known, &instance, &read, &address, context).await;
         }
         let name = known.name.clone();
+        // What cannot be started must not cost what runs.
+        let manager = survey.manager()?;
+        manager.preview(&launch.request(manager).await?)?;
         if options.dry_run {
             output::say(format!("stop {name}"));
         } else {
             stop::stop_one(&mut survey, &paths, &name, false).await?;
         }
     }
-    let launch = Launch {
-        instance: &instance,
-        read: &read,
-        address,
-        context,
-        timeout: Duration::from_secs(options.timeout),
-        wait: !options.no_wait,
-    };
     if options.dry_run {
         let manager = survey.manager()?;
         let request = launch.request(manager).await?;
@@ -172,7 +175,11 @@ async fn already(
     if wanted.port != Some(0) && asked != status.address && (wanted.host.is_some() || wanted.port.is_some()) {
         let what =
             format!("the bridge `{}` is already running at {}, not at {asked}", known.name, status.address);
-        return Err(Error::new(Exit::Failed, what).hint("restart it there with --force"));
+        let enabled = known.unit() == Some(&known.name.template_unit());
+        return Err(Error::new(Exit::Failed, what).hint(match enabled {
+            true => format!("change it in its unit: {}", wanted.enable(&known.name)),
+            false => "restart it there with --force".to_owned(),
+        }));
     }
     let level = debugging(&instance.control_socket(), context).await?;
     output::say(format!("{} is already running: {} (PID {}){level}", known.name, status.address, status.pid));

@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::Context;
 use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
+use crate::cli::output;
 use crate::config::{self, CpuQuota, Daemon, MemoryLimit};
 use crate::host;
-use crate::instance::{Instance, Scope, environment};
+use crate::instance::{Instance, Name, Scope, environment};
 use crate::manager::{ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, UnitSpec};
 
 /// A bridge's own choice of address, where it differs from its config's.
@@ -18,6 +19,16 @@ use crate::manager::{ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart
 pub(super) struct Address {
     pub(super) host: Option<String>,
     pub(super) port: Option<u16>,
+}
+
+impl Address {
+    /// The command that has an enabled instance listen there.
+    pub(super) fn enable(&self, name: &Name) -> String {
+        let mut command = format!("foxxy-bridge server enable {name}");
+        command.extend(self.host.as_ref().map(|host| format!(" --host {}", output::quoted(host))));
+        command.extend(self.port.map(|port| format!(" --port {port}")));
+        command
+    }
 }
 
 /// What runs an instance: this program, serving in the foreground of a unit.

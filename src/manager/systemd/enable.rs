@@ -15,7 +15,7 @@ use zbus_systemd::systemd1::{ServiceProxy, UnitProxy};
 use super::unit::{self, DROP_IN, UnitText};
 use super::{Systemd, error_name, is_systemd_error};
 use crate::instance::{Name, Scope};
-use crate::manager::{Drift, EnableRequest, Enablement, Error, Plan, SocketSpec, Step};
+use crate::manager::{Drift, EnableRequest, Enablement, Error, Managed, Plan, SocketSpec, Step};
 
 /// The template of all instances that are kept.
 const TEMPLATE: &str = "foxxy-bridge@";
@@ -41,7 +41,8 @@ impl Systemd {
         let mut steps = Vec::new();
         let wanted = unit::service_file(&request.spec, self.scope, self.version)?;
         let template = unit::service_file(&request.template, self.scope, self.version)?;
-        let files = Files { folders: &folders, name: &request.name, command: &request.command };
+        let shared = self.is_shared(&folders, &request.name).await?;
+        let files = Files { folders: &folders, name: &request.name, command: &request.command, shared };
         files.plan("service", Some((&template, &wanted)), &mut steps)?;
         let socket = match &request.socket {
             Some(socket) => {
@@ -94,9 +95,8 @@ impl Systemd {
                 steps.push(Step::Remove { path: drop_in });
             }
         }
-        let others = self.enabled().await?.into_iter().any(|(other, _)| other != *name);
-        let others = others || folders.has_drop_in_of_others(name) || self.uses_template(name).await?;
-        for kind in ["service", "socket"].into_iter().filter(|_| !others) {
+        let shared = self.is_shared(&folders, name).await?;
+        for kind in ["service", "socket"].into_iter().filter(|_| !shared) {
             let template = folders.own.join(format!("{TEMPLATE}.{kind}"));
             if read(&template)?.is_some_and(|text| unit::is_ours(&text)) {
                 steps.push(Step::Remove { path: template });
@@ -214,10 +214,14 @@ impl Systemd {
         }
     }
 
-    /// Whether another instance of the template is running.
-    async fn uses_template(&self, name: &Name) -> Result<bool, Error> {
-        let running = self.list_instances().await?;
-        Ok(running.iter().any(|managed| managed.name != *name && managed.unit.starts_with(TEMPLATE)))
+    /// Whether other instances of the template are enabled, have drop-ins, or run.
+    async fn is_shared(&self, folders: &Folders, name: &Name) -> Result<bool, Error> {
+        if folders.has_drop_in_of_others(name) {
+            return Ok(true);
+        }
+        let enabled = self.enabled().await?.into_iter().any(|(other, _)| other != *name);
+        let runs = |managed: &Managed| managed.name != *name && managed.unit.starts_with(TEMPLATE);
+        Ok(enabled || self.list_instances().await?.iter().any(runs))
     }
 
     async fn folders(&self) -> Result<Folders, Error> {
@@ -301,6 +305,8 @@ struct Files<'a> {
     folders: &'a Folders,
     name: &'a Name,
     command: &'a str,
+    /// Whether other instances have the same templates.
+    shared: bool,
 }
 
 impl Files<'_> {
@@ -326,11 +332,12 @@ impl Files<'_> {
         Ok(())
     }
 
-    /// The text of the file that the drop-in is added to. What a package or a person has put there is not touched.
+    /// The text of the file that the drop-in is added to. What a package or a person has put there is not touched, and
+    /// neither is what other instances are built upon.
     fn base(&self, kind: &str, template: &str, steps: &mut Vec<Step>) -> Result<String, Error> {
         let own = self.folders.own.join(format!("{TEMPLATE}.{kind}"));
         let found = self.folders.find(self.name, kind)?;
-        match found.filter(|found| found.path != own || !unit::is_ours(&found.text)) {
+        match found.filter(|found| self.shared || found.path != own || !unit::is_ours(&found.text)) {
             Some(found) => Ok(found.text),
             None => {
                 if read(&own)?.as_deref() != Some(template) {

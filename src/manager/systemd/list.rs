@@ -32,6 +32,9 @@ impl Systemd {
             Ok(state.and_then(|state| present(state, name, unit)))
         });
         let mut found: Vec<Managed> = try_join_all(looked_at).await?.into_iter().flatten().collect();
+        // One that was given up stays, while another unit of the same instance may have taken its place.
+        found.sort_by(|a, b| (&a.name, a.state == State::Failed).cmp(&(&b.name, b.state == State::Failed)));
+        found.dedup_by(|later, kept| later.name == kept.name);
         for (socket, _, _, active, ..) in sockets {
             let Some(name) = Name::from_socket(&socket) else { continue };
             let starts = found.iter().any(|managed| managed.name == name);
@@ -40,7 +43,7 @@ impl Systemd {
                 found.push(listening(name, config));
             }
         }
-        found.sort_by(|a, b| (&a.name, &a.unit).cmp(&(&b.name, &b.unit)));
+        found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 

@@ -70,12 +70,11 @@ impl Systemd {
         made_with: MadeWith,
         timeout: Duration,
     ) -> Result<Managed, Error> {
+        let mut spec = UnitSpec { exec: managed.argv, ..spec.clone() };
+        // What whoever started it had around them, not what the settings say.
         let environment = made_with.environment.iter().filter_map(|assignment| assignment.split_once('='));
-        let spec = UnitSpec {
-            exec: managed.argv,
-            environment: environment.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-            ..spec.clone()
-        };
+        let typed = environment.filter(|(key, _)| *key == "PATH" || key.starts_with("XDG_"));
+        spec.environment.extend(typed.map(|(key, value)| (key.to_owned(), value.to_owned())));
         self.stop_instance(&managed.name, false, timeout).await?;
         let run = Run::Transient(Box::new(spec));
         let request = StartRequest { name: managed.name, run, timeout, wait: true };

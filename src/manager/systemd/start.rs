@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::jobs::JobError;
-use super::state::{ActiveState, JobResult, UnitState};
+use super::state::{ActiveState, JobResult, LoadState, UnitState};
 use super::{Systemd, failure, is_systemd_error, journal, unit};
 use crate::instance::Name;
 use crate::manager::{Enablement, Error, Managed, Run, StartFailure, StartRequest, Started};
@@ -32,12 +32,14 @@ impl Systemd {
     pub(super) async fn start_instance(&self, request: &StartRequest) -> Result<Started, Error> {
         let deadline = Instant::now() + request.timeout;
         let (transient, kept) = (request.name.unit(), request.name.template_unit());
+        // One of them may have been given up, which is over now.
         for unit in [&kept, &transient] {
             if let Some(running) =
                 self.already_running(&request.name, unit, request.timeout, deadline).await?
             {
                 return Ok(Started::AlreadyRunning(running));
             }
+            self.reset_failed(unit).await?;
         }
         let (unit, properties) = match &request.run {
             Run::Transient(spec) => {
@@ -45,7 +47,10 @@ impl Systemd {
             }
             Run::Enabled(_) => (kept, None),
         };
+        let mut opened = false;
         if let Run::Enabled(Enablement::FirstClient) = request.run {
+            let listens = self.active_state(&request.name.template_socket()).await?;
+            opened = listens.is_none_or(|state| !state.is_up());
             self.open_socket(&request.name, deadline).await?;
         }
         for _ in 0..START_TRIES {
@@ -72,7 +77,10 @@ impl Systemd {
                 Err(JobError::Refused(error)) if is_systemd_error(&error, "UnitExists") => {
                     match self.already_running(&request.name, &unit, request.timeout, deadline).await? {
                         Some(running) => return Ok(Started::AlreadyRunning(running)),
-                        None => continue,
+                        None => {
+                            self.may_be_made(&unit).await?;
+                            continue;
+                        }
                     }
                 }
                 Err(error) => return Err(self.job_error(format!("start {unit}"), error)),
@@ -87,6 +95,10 @@ impl Systemd {
             };
             let outcome = self.outcome(&request.name, &unit, "start", end).await;
             if outcome.is_err() {
+                if opened {
+                    // Or each client would start it again.
+                    self.clear_away(&request.name.template_socket()).await;
+                }
                 self.clear_away(&unit).await;
             }
             self.release(&unit).await;
@@ -96,6 +108,19 @@ impl Systemd {
             action: format!("start {unit}"),
             detail: "a unit of this name is there each time, and gone when looked at".into(),
         })
+    }
+
+    /// That no unit file stands in the place of a transient unit.
+    async fn may_be_made(&self, unit: &str) -> Result<(), Error> {
+        let Some(state) = self.state_of(unit).await? else { return Ok(()) };
+        if state.load == LoadState::Masked {
+            return Err(Error::Masked { unit: unit.to_owned(), scope: self.scope });
+        }
+        if state.transient || state.fragment_path.is_empty() {
+            return Ok(());
+        }
+        let detail = format!("there is a unit file of that name already: {}", state.fragment_path);
+        Err(Error::Rejected { action: format!("start {unit}"), detail })
     }
 
     /// The calls that start an instance.
