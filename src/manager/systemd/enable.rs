@@ -151,12 +151,8 @@ impl Systemd {
     /// What differs between the running unit of an instance and its files.
     pub(super) async fn drift_of(&self, name: &Name) -> Result<Option<Drift>, Error> {
         let name = name.template_unit();
+        let Some(path) = self.unit_path(&name).await? else { return Ok(None) };
         let failed = |error| self.error(format!("look up {name}"), error);
-        let path = match self.manager.get_unit(name.clone()).await {
-            Ok(path) => path,
-            Err(error) if is_systemd_error(&error, "NoSuchUnit") => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
         let none = CacheProperties::No;
         let unit = UnitProxy::builder(&self.connection).path(path.clone()).cache_properties(none);
         let service = ServiceProxy::builder(&self.connection).path(path).cache_properties(none);
