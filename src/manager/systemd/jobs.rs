@@ -1,6 +1,7 @@
 //! Jobs: how systemd does what it is told, and how it says that it has.
 
 use std::future::Future;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::time::Instant;
@@ -45,6 +46,15 @@ impl Systemd {
             .map_err(|error| JobError::Other(self.error("listen to systemd", error)))?;
         let path = call.await.map_err(JobError::Refused)?;
         Ok(Job { unit: unit.to_owned(), path, removed })
+    }
+
+    /// Why a job that was to `action` was not seen to end, for a caller who has waited for that long.
+    pub(super) fn job_error(&self, action: String, waited: Duration, error: JobError) -> Error {
+        match error {
+            JobError::Refused(error) => self.error(action, error),
+            JobError::Deadline => Error::NoAnswer { after: waited },
+            JobError::Other(error) => error,
+        }
     }
 
     /// Waits until a unit that is on its way to a state has reached one; `None` when it has not by the deadline.
