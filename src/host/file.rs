@@ -130,13 +130,14 @@ impl Folder {
     }
 }
 
-/// What is in that file, as [`Folder::read`] has it.
+/// What is in that file, as [`Folder::read`] has it. The folder that it is in is no link either.
 ///
 /// # Errors
 /// As there.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let (folder, name) = parts(path)?;
-    Folder::open(folder)?.read(name)
+    let (above, _) = parts(folder)?;
+    Folder::below(above, folder)?.read(name)
 }
 
 /// Puts these bytes there as a file of the caller's, as [`Folder::replace`] does.
@@ -264,6 +265,8 @@ mod tests {
         fs::create_dir(root.path().join("other")).unwrap();
         symlink("../other", root.path().join("own/kept")).unwrap();
         folder.folder("kept".as_ref()).unwrap_err();
+        fs::write(root.path().join("other/plain"), "text").unwrap();
+        read(&root.path().join("own/kept/plain")).unwrap_err();
         assert!(!folder.make("kept".as_ref()).unwrap());
         Folder::below(root.path(), &root.path().join("own/kept")).unwrap_err();
         Folder::below(&root.path().join("own"), root.path()).unwrap_err();
