@@ -131,7 +131,8 @@ impl Instance {
     /// [`InstanceError::SocketPathTooLong`] when its control socket cannot exist.
     pub fn new(name: Name, config: Option<PathBuf>, paths: Paths) -> Result<Self, InstanceError> {
         let mut instance = Self { name, config, scope: paths.scope(), paths, kept: false };
-        instance.kept = instance.kept_dir().is_dir();
+        // A link is none of ours.
+        instance.kept = fs::symlink_metadata(instance.kept_dir()).is_ok_and(|found| found.is_dir());
         let path = instance.control_socket();
         if path.as_os_str().len() > MAX_SOCKET_PATH {
             return Err(InstanceError::SocketPathTooLong { path });

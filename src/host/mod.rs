@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod credentials;
 pub mod exposure;
+pub mod file;
 pub mod inherited;
 pub mod log;
 pub mod log_control;

@@ -3,12 +3,12 @@
 //! in its config, which no server inherits.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown, fchown};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use super::Instance;
+use crate::host::file::{self, Folder};
 
 /// What systemd reads with a backslash before it inside double quotes (systemd.exec(5), `EnvironmentFile=`).
 const ESCAPED: [char; 4] = ['"', '\\', '`', '$'];
@@ -17,8 +17,12 @@ const ESCAPED: [char; 4] = ['"', '\\', '`', '$'];
 pub type Variables = BTreeMap<String, String>;
 
 /// The variables in that file of an instance; none when it is not there.
+///
+/// The folder may belong to the bridge's user and the caller be root, who is to follow no link of theirs; the same goes
+/// for all below.
 pub fn read(path: &Path) -> io::Result<Variables> {
-    match fs::read_to_string(path) {
+    let text = file::read(path);
+    match text.and_then(|text| String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())) {
         Ok(text) => Ok(parse(&text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Variables::new()),
         Err(error) => Err(error),
@@ -27,50 +31,39 @@ pub fn read(path: &Path) -> io::Result<Variables> {
 
 /// Writes that file, which is in the instance's folder.
 pub fn write(instance: &Instance, path: &Path, variables: &Variables) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    if folder == instance.runtime_dir() {
-        instance.paths().make_runtime_dir(instance.name())?;
-    }
-    // Written beside its place first: a restart at this moment reads the old one or the new one, never half of one.
-    let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let written = options.open(&fresh).and_then(|mut file| {
-        file.write_all(render(variables).as_bytes())?;
-        // A bridge of the machine may have a user of its own, whose folder it is.
-        let folder = fs::metadata(folder)?;
-        if folder.uid() != rustix::process::geteuid().as_raw() {
-            fchown(&file, Some(folder.uid()), Some(folder.gid()))?;
-        }
-        fs::rename(&fresh, path)
-    });
-    written.inspect_err(|_| {
-        // It is of no use to anybody; that it cannot be removed either changes nothing.
-        let _ = fs::remove_file(&fresh);
-    })
+    let (folder, name) = file::parts(path)?;
+    let paths = instance.paths();
+    let base = if folder == instance.runtime_dir() {
+        paths.make_runtime_dir(instance.name())?;
+        paths.runtime_base()
+    } else {
+        paths.state_base()
+    };
+    let folder = Folder::below(base, folder)?;
+    // A bridge of the machine may have a user of its own, whose folder it is.
+    folder.replace(name, render(variables).as_bytes(), 0o600, folder.other_owner()?)
 }
 
 /// Makes the folder for what the instance keeps from one boot to the next. False when it is there already.
 pub fn keep(instance: &Instance) -> io::Result<bool> {
-    let folder = instance.kept_dir();
-    if folder.is_dir() {
-        return Ok(false);
-    }
-    let above = instance.paths().state_dir(instance.name());
-    if let Some(base) = above.parent().filter(|base| !base.exists()) {
-        fs::create_dir_all(base)?;
-    }
+    let base = instance.paths().make_state_base()?;
+    let kept = instance.kept_dir();
+    let (_, name) = file::parts(&kept)?;
+    let base = Folder::open(base)?;
     // Both hold what is for the bridge's user alone.
-    DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-    let owner = fs::metadata(&above)?;
-    if owner.uid() != rustix::process::geteuid().as_raw() {
-        chown(&folder, Some(owner.uid()), Some(owner.gid()))?;
+    base.make(instance.name().as_str().as_ref())?;
+    let above = base.folder(instance.name().as_str().as_ref())?;
+    let is_new = above.make(name)?;
+    let kept = above.folder(name)?;
+    if let Some(owner) = above.other_owner()?.filter(|_| is_new) {
+        kept.give(owner)?;
     }
-    Ok(true)
+    Ok(is_new)
 }
 
 /// Removes what the instance keeps from one boot to the next. False when there is nothing.
 pub fn forget(instance: &Instance) -> io::Result<bool> {
+    // Of a link it removes the link.
     match fs::remove_dir_all(instance.kept_dir()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         outcome => outcome?,
@@ -120,9 +113,13 @@ fn parse(mut text: &str) -> Variables {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt as _, chown, symlink};
+    use std::path::PathBuf;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::instance::{Paths, Scope};
 
     #[test]
     fn values_are_quoted_as_systemd_reads_them() {
@@ -132,6 +129,118 @@ mod tests {
             render(&variables.into()),
             "A=\"plain\"\nB=\"a \\\"b\\\" \\$c \\`d\\` \\\\e # f\nnext\"\nC=\"\"\n"
         );
+    }
+
+    /// An instance with folders of its own, in which it keeps something or not.
+    fn instance(root: &Path, kept: bool) -> Instance {
+        let paths = Paths::from_env(Scope::User, Some(root), |_| None).unwrap();
+        let instance = Instance::new("work".parse().unwrap(), None, paths).unwrap();
+        if kept { instance.keeping() } else { instance }
+    }
+
+    fn token() -> Variables {
+        [("TOKEN".to_owned(), "s3cr3t".to_owned())].into()
+    }
+
+    /// Something of another user's: a folder with a file in it.
+    fn target(root: &Path) -> (PathBuf, PathBuf) {
+        let (folder, file) = (root.join("target"), root.join("target/file"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "TOKEN=\"other\"\n").unwrap();
+        (folder, file)
+    }
+
+    /// That nothing was put in it, taken from it or changed.
+    fn untouched((folder, file): &(PathBuf, PathBuf)) {
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
+        assert_eq!(fs::read_to_string(file).unwrap(), "TOKEN=\"other\"\n");
+        assert_eq!(fs::metadata(file).unwrap().uid(), rustix::process::geteuid().as_raw());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_variables_is_replaced_and_not_read() {
+        for kept in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let (instance, target) = (instance(root.path(), kept), target(root.path()));
+            if kept {
+                assert!(keep(&instance).unwrap());
+            }
+            for path in [instance.environment_file(), instance.variables_file()] {
+                write(&instance, &path, &Variables::new()).unwrap();
+                fs::remove_file(&path).unwrap();
+                symlink(&target.1, &path).unwrap();
+                read(&path).unwrap_err();
+                write(&instance, &path, &token()).unwrap();
+                assert_eq!(read(&path).unwrap(), token());
+                assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+                untouched(&target);
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_what_is_kept_is_refused_and_forgotten() {
+        let root = tempfile::tempdir().unwrap();
+        let (kept, target) = (instance(root.path(), true), target(root.path()));
+        assert!(keep(&kept).unwrap());
+        fs::remove_dir(kept.kept_dir()).unwrap();
+        symlink(&target.0, kept.kept_dir()).unwrap();
+        assert!(!instance(root.path(), false).is_kept());
+        keep(&kept).unwrap_err();
+        write(&kept, &kept.variables_file(), &token()).unwrap_err();
+        read(&kept.kept_dir().join("file")).unwrap_err();
+        untouched(&target);
+        assert!(forget(&kept).unwrap());
+        assert!(fs::symlink_metadata(kept.kept_dir()).is_err());
+        untouched(&target);
+        assert!(keep(&kept).unwrap(), "it is of use again");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_an_instances_folder_is_refused() {
+        for kept in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let (instance, target) = (instance(root.path(), kept), target(root.path()));
+            let paths = instance.paths();
+            let folder =
+                if kept { paths.state_dir(instance.name()) } else { paths.runtime_dir(instance.name()) };
+            fs::create_dir_all(folder.parent().unwrap()).unwrap();
+            symlink(&target.0, &folder).unwrap();
+            write(&instance, &instance.variables_file(), &token()).unwrap_err();
+            if kept {
+                keep(&instance).unwrap_err();
+            }
+            untouched(&target);
+        }
+    }
+
+    #[test]
+    fn links_in_what_is_kept_are_removed_and_not_descended() {
+        let root = tempfile::tempdir().unwrap();
+        let (instance, target) = (instance(root.path(), true), target(root.path()));
+        assert!(keep(&instance).unwrap());
+        symlink(&target.0, instance.kept_dir().join("deeper")).unwrap();
+        assert!(forget(&instance).unwrap());
+        assert!(!instance.paths().state_base().exists());
+        untouched(&target);
+    }
+
+    #[test]
+    fn what_root_writes_belongs_to_the_bridges_user() {
+        // Only root can give a file away; for anybody else all is their own.
+        let own = rustix::process::geteuid().as_raw();
+        let user = if own == 0 { 61_234 } else { own };
+        let root = tempfile::tempdir().unwrap();
+        let instance = instance(root.path(), true);
+        let folder = instance.paths().state_dir(instance.name());
+        fs::create_dir_all(&folder).unwrap();
+        chown(&folder, Some(user), None).unwrap();
+        assert!(keep(&instance).unwrap());
+        assert!(!keep(&instance).unwrap());
+        write(&instance, &instance.variables_file(), &token()).unwrap();
+        for path in [instance.kept_dir(), instance.variables_file()] {
+            assert_eq!(fs::metadata(&path).unwrap().uid(), user, "{}", path.display());
+        }
     }
 
     proptest! {

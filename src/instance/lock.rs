@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Instance, Name, Paths};
+use crate::host::file;
 
 /// Whoever cleans up holds a lock for a moment: a start tries again for this long before it believes in a bridge.
 const ATTEMPTS: u32 = 10;
@@ -135,14 +136,17 @@ pub fn clean_up(instance: &Instance) -> Result<bool, LockError> {
 
 fn open(path: &Path) -> io::Result<File> {
     let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    File::options()
+    let file = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .custom_flags(no_link)
-        .open(path)
+        .open(path)?;
+    // Who holds the lock writes to it.
+    file::plain(&file)?;
+    Ok(file)
 }
 
 /// Whether the file that was locked is still the one that others would lock.
@@ -150,7 +154,7 @@ fn is_the_one(file: &File, path: &Path) -> bool {
     let same = |(ours, theirs): (fs::Metadata, fs::Metadata)| {
         (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
     };
-    file.metadata().ok().zip(fs::metadata(path).ok()).is_some_and(same)
+    file.metadata().ok().zip(fs::symlink_metadata(path).ok()).is_some_and(same)
 }
 
 fn write(mut file: &File, holder: &Holder) -> io::Result<()> {
@@ -161,11 +165,13 @@ fn write(mut file: &File, holder: &Holder) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> Option<Holder> {
-    serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
+    serde_json::from_slice(&file::read(path).ok()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
     use crate::instance::Scope;
 
@@ -199,6 +205,26 @@ mod tests {
         assert!(clean_up(&instance).expect("possible"));
         assert!(!instance.runtime_dir().exists());
         assert!(!clean_up(&instance).expect("possible"), "nothing is left to do");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_lock_is_neither_taken_nor_read() {
+        let root = tempfile::tempdir().expect("a folder");
+        let instance = instance(root.path());
+        let target = root.path().join("target");
+        let text = "{\"pid\":1,\"config\":\"/x\"}";
+        fs::write(&target, text).expect("a file");
+        fs::create_dir_all(instance.runtime_dir()).expect("a folder");
+        let links: [fn(&Path, &Path) -> io::Result<()>; 2] =
+            [|target, path| symlink(target, path), |target, path| fs::hard_link(target, path)];
+        for link in links {
+            link(&target, &instance.lock_file()).expect("a link");
+            assert!(matches!(Lock::take(&instance), Err(LockError::Io { .. })));
+            assert_eq!(told(instance.paths(), instance.name()), None);
+            clean_up(&instance).expect_err("not ours to clean up");
+            assert_eq!(fs::read_to_string(&target).expect("a file"), text);
+            fs::remove_file(instance.lock_file()).expect("the link");
+        }
     }
 
     #[test]

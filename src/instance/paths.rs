@@ -1,12 +1,17 @@
 //! The folders an instance lives in.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Name, Scope};
+use crate::host::file;
+
+/// The mode of what is above the folders of the machine's bridges: they may have users of their own, who must get to
+/// their folders through it.
+const FOR_ALL: u32 = 0o755;
 
 /// Where configs are read and where running instances leave their sockets and locks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,13 +137,22 @@ impl Paths {
     /// # Errors
     /// From the system.
     pub fn make_runtime_dir(&self, name: &Name) -> io::Result<()> {
-        // The machine's bridges may have users of their own, who must get to their folders through this one.
-        if self.scope == Scope::System && !self.runtime_base.exists() {
-            DirBuilder::new().recursive(true).create(&self.runtime_base)?;
-            // Whatever the umask is.
-            fs::set_permissions(&self.runtime_base, Permissions::from_mode(0o755))?;
+        if self.scope == Scope::System {
+            file::make_folder(&self.runtime_base, FOR_ALL)?;
         }
         DirBuilder::new().recursive(true).mode(0o700).create(self.runtime_dir(name))
+    }
+
+    /// Makes the folder that has one folder for each instance that keeps something, and gives its path.
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn make_state_base(&self) -> io::Result<&Path> {
+        match self.scope {
+            Scope::System => file::make_folder(&self.state_base, FOR_ALL)?,
+            Scope::User => fs::create_dir_all(&self.state_base)?,
+        }
+        Ok(&self.state_base)
     }
 
     /// The socket on which an instance answers for itself.

@@ -4,8 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +13,7 @@ use zbus_systemd::systemd1::{ServiceProxy, UnitProxy};
 
 use super::unit::{self, DROP_IN, UnitText};
 use super::{Systemd, error_name, is_systemd_error};
+use crate::host::file;
 use crate::instance::{Name, Scope};
 use crate::manager::{Drift, EnableRequest, Enablement, Error, Managed, Plan, SocketSpec, Step};
 
@@ -160,12 +160,8 @@ impl Systemd {
     /// What differs between the running unit of an instance and its files.
     pub(super) async fn drift_of(&self, name: &Name) -> Result<Option<Drift>, Error> {
         let name = name.template_unit();
+        let Some(path) = self.unit_path(&name).await? else { return Ok(None) };
         let failed = |error| self.error(format!("look up {name}"), error);
-        let path = match self.manager.get_unit(name.clone()).await {
-            Ok(path) => path,
-            Err(error) if is_systemd_error(&error, "NoSuchUnit") => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
         let none = CacheProperties::No;
         let unit = UnitProxy::builder(&self.connection).path(path.clone()).cache_properties(none);
         let service = ServiceProxy::builder(&self.connection).path(path).cache_properties(none);
@@ -373,24 +369,12 @@ fn read(path: &Path) -> Result<Option<String>, Error> {
     }
 }
 
-/// Writes a file that anybody may read, whole or not at all.
+/// Writes a file that anybody may read, as systemd and `systemctl cat` do, whole or not at all.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        file::make_folder(folder, 0o755)?;
     }
-    let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    let written =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&fresh).and_then(
-            |mut file| {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()?;
-                fs::rename(&fresh, path)
-            },
-        );
-    written.inspect_err(|_| {
-        // It is of no use to anybody; that it cannot be removed either changes nothing.
-        let _ = fs::remove_file(&fresh);
-    })
+    file::replace(path, text.as_bytes(), 0o644)
 }
 
 /// Removes a file, and a drop-in's folder when nothing else is in it.

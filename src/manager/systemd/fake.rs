@@ -257,6 +257,17 @@ impl FakeManager {
         self.0.act(act, &emitter).await
     }
 
+    async fn start_unit(
+        &self,
+        _name: String,
+        mode: String,
+        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+    ) -> Result<OwnedObjectPath, Refusal> {
+        self.note(format!("StartUnit {mode}"));
+        let act = self.0.script().starts.pop().unwrap_or_else(|| Act::Ends(JobResult::Done, active_state()));
+        self.0.act(act, &emitter).await
+    }
+
     async fn restart_unit(
         &self,
         _name: String,

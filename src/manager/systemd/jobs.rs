@@ -1,14 +1,15 @@
 //! Jobs: how systemd does what it is told, and how it says that it has.
 
 use std::future::Future;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::time::Instant;
 use zbus::OwnedObjectPath;
 use zbus_systemd::systemd1::{JobRemovedStream, UnitProxy};
 
+use super::Systemd;
 use super::state::{ActiveState, JobResult};
-use super::{Systemd, is_systemd_error};
 use crate::manager::Error;
 
 /// Why a job's end was not seen.
@@ -47,15 +48,20 @@ impl Systemd {
         Ok(Job { unit: unit.to_owned(), path, removed })
     }
 
+    /// Why a job that was to `action` was not seen to end, for a caller who has waited for that long.
+    pub(super) fn job_error(&self, action: String, waited: Duration, error: JobError) -> Error {
+        match error {
+            JobError::Refused(error) => self.error(action, error),
+            JobError::Deadline => Error::NoAnswer { after: waited },
+            JobError::Other(error) => error,
+        }
+    }
+
     /// Waits until a unit that is on its way to a state has reached one; `None` when it has not by the deadline.
     pub(super) async fn settle(&self, unit: &str, deadline: Instant) -> Result<Option<ActiveState>, Error> {
         self.listen().await?;
+        let Some(path) = self.unit_path(unit).await? else { return Ok(Some(ActiveState::Inactive)) };
         let failed = |error| self.error(format!("watch {unit}"), error);
-        let path = match self.manager.get_unit(unit.to_owned()).await {
-            Ok(path) => path,
-            Err(error) if is_systemd_error(&error, "NoSuchUnit") => return Ok(Some(ActiveState::Inactive)),
-            Err(error) => return Err(failed(error)),
-        };
         let proxy = UnitProxy::builder(&self.connection).path(path).build().await.map_err(failed)?;
         // The first one is the present state.
         let mut changes = proxy.receive_active_state_changed().await;

@@ -68,23 +68,27 @@ impl Systemd {
 
     /// The state of a unit; `None` when systemd does not have it.
     pub(super) async fn state_of(&self, unit: &str) -> Result<Option<UnitState>, Error> {
-        match self.manager.get_unit(unit.to_owned()).await {
-            Ok(path) => self.state_at(unit, &path).await,
-            Err(error) if is_systemd_error(&error, "NoSuchUnit") => Ok(None),
-            Err(error) => Err(self.error(format!("look up {unit}"), error)),
+        match self.unit_path(unit).await? {
+            Some(path) => self.state_at(unit, &path).await,
+            None => Ok(None),
         }
     }
 
     /// Whether a unit of any kind is up; `None` when systemd does not have it.
     pub(super) async fn active_state(&self, unit: &str) -> Result<Option<ActiveState>, Error> {
+        let Some(path) = self.unit_path(unit).await? else { return Ok(None) };
         let failed = |error| self.error(format!("look up {unit}"), error);
-        let path = match self.manager.get_unit(unit.to_owned()).await {
-            Ok(path) => path,
-            Err(error) if is_systemd_error(&error, "NoSuchUnit") => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
         let unit = UnitProxy::builder(&self.connection).path(path).cache_properties(CacheProperties::No);
         Ok(Some(unit.build().await.map_err(failed)?.active_state().await.map_err(failed)?.into()))
+    }
+
+    /// The object of a unit; `None` when systemd does not have it.
+    pub(super) async fn unit_path(&self, unit: &str) -> Result<Option<OwnedObjectPath>, Error> {
+        match self.manager.get_unit(unit.to_owned()).await {
+            Ok(path) => Ok(Some(path)),
+            Err(error) if is_systemd_error(&error, "NoSuchUnit") => Ok(None),
+            Err(error) => Err(self.error(format!("look up {unit}"), error)),
+        }
     }
 
     /// The state of the unit at this object; `None` when it has gone, of which systemd then makes up a blank one.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use zbus::{OwnedVariant, Variant};
 
-use super::jobs::JobError;
 use super::state::UnitState;
 use super::{Systemd, failure};
 use crate::host::sandbox::{self, Call, View};
@@ -195,21 +194,17 @@ impl Systemd {
         let action = format!("start {unit}");
         let job = match self.enqueue(&unit, start).await {
             Ok(job) => job,
-            Err(JobError::Refused(error)) => {
-                return match self.error(action, error) {
+            Err(error) => {
+                return match self.job_error(action, PATIENCE, error) {
                     Error::Rejected { detail, .. } => Ok(Trial::Failed(detail)),
                     error => Err(error),
                 };
             }
-            Err(JobError::Deadline) => return Err(Error::NoAnswer { after: PATIENCE }),
-            Err(JobError::Other(error)) => return Err(error),
         };
         let ended = job.finish(Instant::now() + 2 * PATIENCE).await;
         let outcome = match ended {
             Ok(_) => self.state_of(&unit).await.map(|state| outcome(&state.unwrap_or_else(UnitState::blank))),
-            Err(JobError::Refused(error)) => Err(self.error(action, error)),
-            Err(JobError::Deadline) => Err(Error::NoAnswer { after: 2 * PATIENCE }),
-            Err(JobError::Other(error)) => Err(error),
+            Err(error) => Err(self.job_error(action, 2 * PATIENCE, error)),
         };
         if outcome.is_err() {
             self.clear_away(&unit).await;

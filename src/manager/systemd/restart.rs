@@ -56,7 +56,7 @@ impl Systemd {
         let outcome = match end {
             Ok(result) => self.outcome(name, unit, "restart", End::Job(result)).await,
             Err(JobError::Deadline) => self.outcome(name, unit, "restart", End::Deadline(timeout)).await,
-            Err(error) => Err(self.job_error(format!("restart {unit}"), error)),
+            Err(error) => Err(self.job_error(format!("restart {unit}"), timeout, error)),
         };
         self.release(unit).await;
         outcome

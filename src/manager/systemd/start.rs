@@ -51,7 +51,7 @@ impl Systemd {
         if let Run::Enabled(Enablement::FirstClient) = request.run {
             let listens = self.active_state(&request.name.template_socket()).await?;
             opened = listens.is_none_or(|state| !state.is_up());
-            self.open_socket(&request.name, deadline).await?;
+            self.open_socket(&request.name, request.timeout, deadline).await?;
         }
         for _ in 0..START_TRIES {
             self.reset_failed(&unit).await?;
@@ -83,7 +83,7 @@ impl Systemd {
                         }
                     }
                 }
-                Err(error) => return Err(self.job_error(format!("start {unit}"), error)),
+                Err(error) => return Err(self.job_error(format!("start {unit}"), request.timeout, error)),
             };
             if !request.wait {
                 return Ok(Started::Queued { unit });
@@ -91,7 +91,7 @@ impl Systemd {
             let end = match job.finish(deadline).await {
                 Ok(result) => End::Job(result),
                 Err(JobError::Deadline) => End::Deadline(request.timeout),
-                Err(error) => return Err(self.job_error(format!("start {unit}"), error)),
+                Err(error) => return Err(self.job_error(format!("start {unit}"), request.timeout, error)),
             };
             let outcome = self.outcome(&request.name, &unit, "start", end).await;
             if outcome.is_err() {
@@ -142,9 +142,9 @@ impl Systemd {
     }
 
     /// Has systemd listen for an instance that its first client starts.
-    async fn open_socket(&self, name: &Name, deadline: Instant) -> Result<(), Error> {
+    async fn open_socket(&self, name: &Name, timeout: Duration, deadline: Instant) -> Result<(), Error> {
         let socket = name.template_socket();
-        let failed = |error| self.job_error(format!("start {socket}"), error);
+        let failed = |error| self.job_error(format!("start {socket}"), timeout, error);
         let start = self.manager.start_unit(socket.clone(), "replace".into());
         match self.enqueue(&socket, start).await.map_err(failed)?.finish(deadline).await.map_err(failed)? {
             JobResult::Done | JobResult::Skipped => Ok(()),
@@ -241,13 +241,5 @@ impl Systemd {
             log: journal::last_words(&state, self.scope, LAST_WORDS).await,
             retrying: verb == "restart" && state.active == ActiveState::Activating,
         }))
-    }
-
-    pub(super) fn job_error(&self, action: String, error: JobError) -> Error {
-        match error {
-            JobError::Refused(error) => self.error(action, error),
-            JobError::Deadline => Error::NoAnswer { after: super::connection::METHOD_TIMEOUT },
-            JobError::Other(error) => error,
-        }
     }
 }

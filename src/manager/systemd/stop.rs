@@ -28,7 +28,7 @@ impl Systemd {
         let deadline = Instant::now() + timeout;
         let mut outcome = Stopped::NotRunning;
         // The next client would start it again.
-        if self.stop_listening(name, deadline).await? {
+        if self.stop_listening(name, timeout, deadline).await? {
             outcome = Stopped::Clean;
         }
         for unit in [name.unit(), name.template_unit()] {
@@ -43,8 +43,7 @@ impl Systemd {
             let stopped = match stopped {
                 Ok(()) => self.stopped(name, &unit, force, timeout).await,
                 Err(JobError::Deadline) => Err(self.not_stopped(name, &unit, timeout).await),
-                Err(JobError::Refused(error)) => Err(self.error(format!("stop {unit}"), error)),
-                Err(JobError::Other(error)) => Err(error),
+                Err(error) => Err(self.job_error(format!("stop {unit}"), timeout, error)),
             };
             self.release(&unit).await;
             match stopped? {
@@ -57,16 +56,15 @@ impl Systemd {
     }
 
     /// Has systemd listen no more for an instance's first client; false when it did not.
-    async fn stop_listening(&self, name: &Name, deadline: Instant) -> Result<bool, Error> {
+    async fn stop_listening(&self, name: &Name, timeout: Duration, deadline: Instant) -> Result<bool, Error> {
         let socket = name.template_socket();
         if self.active_state(&socket).await?.is_none_or(|state| state.is_down()) {
             return Ok(false);
         }
         match self.stop_unit(&socket, false, deadline).await {
             Ok(()) => Ok(true),
-            Err(JobError::Deadline) => Err(self.not_stopped(name, &socket, KILL_TIMEOUT).await),
-            Err(JobError::Refused(error)) => Err(self.error(format!("stop {socket}"), error)),
-            Err(JobError::Other(error)) => Err(error),
+            Err(JobError::Deadline) => Err(self.not_stopped(name, &socket, timeout).await),
+            Err(error) => Err(self.job_error(format!("stop {socket}"), timeout, error)),
         }
     }
 

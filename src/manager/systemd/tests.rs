@@ -7,8 +7,8 @@ use super::fake::{Act, Fake, Refusal, active_state, failed_state};
 use super::state::{ActiveState, JobResult, LoadState, ServiceResult, UnitState};
 use crate::instance::{Name, Scope};
 use crate::manager::{
-    Error, ErrorKind, Managed, Run, ServiceManager, StartFailure, StartRequest, Started, State, Stopped,
-    UnitSpec,
+    Enablement, Error, ErrorKind, Managed, Run, ServiceManager, StartFailure, StartRequest, Started, State,
+    Stopped, UnitSpec,
 };
 
 const SOON: Duration = Duration::from_millis(100);
@@ -222,6 +222,22 @@ async fn a_stop_that_never_ends_is_an_error_after_its_deadline() {
     let error = stop(&fake, false, SOON).await.unwrap_err();
     assert!(matches!(error, Error::DidNotStop { .. }), "{error:?}");
     assert!(error.hint().unwrap().contains("server stop work --force"));
+}
+
+#[tokio::test]
+async fn a_socket_whose_job_never_ends_is_given_up_after_the_callers_time_and_says_so() {
+    let fake = Fake::new();
+    fake.script().unit = "foxxy-bridge@work.socket".into();
+    fake.script().starts = vec![Act::Hangs(starting())];
+    let (systemd, _server) = fake.connect().await;
+    let request = StartRequest { run: Run::Enabled(Enablement::FirstClient), ..request(SOON) };
+    let error = systemd.start(&request).await.unwrap_err();
+    assert_eq!(error.to_string(), "systemd did not answer within 0.1 s");
+
+    fake.script().state = Some(active_state());
+    fake.script().stop = Act::Hangs(active_state());
+    let error = stop(&fake, false, SOON).await.unwrap_err();
+    assert!(matches!(error, Error::DidNotStop { after: SOON, .. }), "{error:?}");
 }
 
 #[tokio::test]
