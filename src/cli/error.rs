@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::config::{Invalid, InvalidKind};
 use crate::instance::{InstanceError, LockError, NameError, PathsError};
+use crate::manager::ErrorKind;
 use crate::manager::systemd::linger::LingerError;
 use crate::{daemon, manager};
 
@@ -37,6 +38,16 @@ impl From<Exit> for ExitCode {
             Exit::NotPermitted => 77,
             Exit::BadConfig => 78,
         })
+    }
+}
+
+impl From<ErrorKind> for Exit {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Unreachable => Self::Unavailable,
+            ErrorKind::NotPermitted => Self::NotPermitted,
+            ErrorKind::NotRunning | ErrorKind::Failed => Self::Failed,
+        }
     }
 }
 
@@ -99,12 +110,7 @@ impl From<manager::Error> for Error {
 
 impl From<&manager::Error> for Error {
     fn from(error: &manager::Error) -> Self {
-        let exit = match error.kind() {
-            manager::ErrorKind::Unreachable => Exit::Unavailable,
-            manager::ErrorKind::NotPermitted => Exit::NotPermitted,
-            manager::ErrorKind::NotRunning | manager::ErrorKind::Failed => Exit::Failed,
-        };
-        let mut told = Self::new(exit, error.to_string());
+        let mut told = Self::new(error.kind().into(), error.to_string());
         told.why.extend(error.why());
         told.hint = error.hint();
         if let manager::Error::DidNotStart(failure) = error {
@@ -128,12 +134,7 @@ impl From<&manager::Error> for Error {
 
 impl From<LingerError> for Error {
     fn from(error: LingerError) -> Self {
-        let exit = match error {
-            LingerError::NotPermitted { .. } => Exit::NotPermitted,
-            LingerError::NoLogind { .. } | LingerError::NoAnswer => Exit::Unavailable,
-            LingerError::NoUser { .. } | LingerError::NotUp { .. } | LingerError::Bus(_) => Exit::Failed,
-        };
-        let mut told = Self::new(exit, error.to_string());
+        let mut told = Self::new(error.kind().into(), error.to_string());
         told.why.extend(error.why());
         told.hint = error.hint();
         told
