@@ -12,7 +12,7 @@ mod serve;
 mod start;
 mod status;
 mod stop;
-mod survey;
+pub(super) mod survey;
 mod unit;
 
 use std::time::Duration;
