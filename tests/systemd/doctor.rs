@@ -15,6 +15,7 @@ crate::tests![
     lingering_matters_once_a_bridge_runs,
     a_taken_port_is_told_with_who_has_it,
     a_command_that_is_not_found_is_told_with_where_it_was_looked_for,
+    a_command_that_the_sandbox_takes_rights_from_is_told,
     a_failed_unit_is_told_until_it_is_forgotten,
     a_journal_that_cannot_be_read_is_told,
     all_that_is_wrong_with_a_config_is_told_and_the_rest_is_looked_at,
@@ -284,6 +285,25 @@ fn a_command_that_is_not_found_is_told_with_where_it_was_looked_for(machine: &Ma
     );
     foxxy(machine, &["server", "stop"]).success();
     nothing_is_left(machine);
+}
+
+fn a_command_that_the_sandbox_takes_rights_from_is_told(machine: &Machine) {
+    let text = |sandbox: &str| {
+        // `unshare` is there in every Debian, and runs newuidmap.
+        let server = json!({ "command": "unshare", "args": ["--user", "node"] });
+        let bridge = json!({ "port": 8800, "daemon": { "sandbox": sandbox } });
+        json!({ "mcpServers": { "own": server }, "bridge": bridge }).to_string()
+    };
+    for sandbox in ["auto", "strict"] {
+        let path = config(machine, "rights.json", &text(sandbox));
+        let found = doctor(machine, &["--config", &path]);
+        let what = format!("`unshare` may need more rights than its user has, which the sandbox `{sandbox}`");
+        told(&found, "commands", "warning", &what, "set `bridge.daemon.sandbox: \"off\"` in ~/rights.json");
+        only(&found, &["commands"]);
+    }
+    let path = config(machine, "rights.json", &text("off"));
+    only(&doctor(machine, &["--config", &path]), &[]);
+    machine.user(&["rm", &path]).success();
 }
 
 fn a_failed_unit_is_told_until_it_is_forgotten(machine: &Machine) {
