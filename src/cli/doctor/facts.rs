@@ -40,6 +40,10 @@ pub(super) struct Facts {
     pub(super) leftovers: Vec<Name>,
     /// The config that is meant, then those of the bridges that run.
     pub(super) configs: Vec<Config>,
+    /// What the command line means.
+    pub(super) context: Context,
+    /// The bridge that would serve the config that is meant; none when that cannot be told.
+    pub(super) instance: Option<Instance>,
 }
 
 /// A config, read.
@@ -90,7 +94,7 @@ impl Facts {
             Some((bridge.name.clone(), client::answers(address, "/readyz").await))
         });
         let answers = join_all(answers).await.into_iter().flatten().collect();
-        let configs = configs(&paths, context, &bridges).await;
+        let (configs, instance) = configs(&paths, context, &bridges).await;
         let user = host::user::name(host.uid);
         let path = std::env::var_os("PATH").unwrap_or_default();
         Self {
@@ -103,6 +107,8 @@ impl Facts {
             answers,
             leftovers,
             configs,
+            context: context.clone(),
+            instance,
         }
     }
 
@@ -141,18 +147,18 @@ async fn survey(paths: &Paths, host: &Host) -> Survey<Box<Systemd>> {
     alone.unwrap_or_else(|error| Survey { known: Vec::new(), leftovers: Vec::new(), manager: Err(error) })
 }
 
-/// The config that is meant, and those of the bridges that run.
-async fn configs(paths: &Paths, context: &Context, bridges: &[Known]) -> Vec<Config> {
+/// The config that is meant and those of the bridges that run, and the bridge that would serve the first.
+async fn configs(paths: &Paths, context: &Context, bridges: &[Known]) -> (Vec<Config>, Option<Instance>) {
     let (own, folders, asked) = (context.clone(), paths.clone(), context.clone());
     let meant = aside(move || {
         let path = own.config_path(&folders);
-        // The identity of the bridge that would serve it.
-        let identity = own.instance(&folders, None).ok().map(|instance| instance.identity());
-        (path, identity)
+        let instance = own.instance(&folders, None).ok();
+        let identity = instance.as_ref().map(Instance::identity);
+        (path, instance, identity)
     })
     .await;
-    let Some((path, identity)) = meant else {
-        return vec![Config { path: None, bridge: None, read: Err(Unread::Silent), exposure: None }];
+    let Some((path, instance, identity)) = meant else {
+        return (vec![Config { path: None, bridge: None, read: Err(Unread::Silent), exposure: None }], None);
     };
     let running = || bridges.iter().filter(|bridge| bridge.is_running());
     let server = running().find(|bridge| identity.is_some() && bridge.config() == identity);
@@ -177,7 +183,7 @@ async fn configs(paths: &Paths, context: &Context, bridges: &[Known]) -> Vec<Con
             None => Config { path, bridge, read: Err(Unread::Silent), exposure: None },
         }
     });
-    join_all(read).await
+    (join_all(read).await, instance)
 }
 
 /// Does what may block beside the other checks; none when it takes too long.

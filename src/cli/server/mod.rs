@@ -13,7 +13,7 @@ mod start;
 mod status;
 mod stop;
 pub(super) mod survey;
-mod unit;
+pub(super) mod unit;
 
 use std::time::Duration;
 
