@@ -1,10 +1,11 @@
 //! How a command ends: an exit code, and what to say about it.
 
-use std::io::ErrorKind;
+use std::io;
 use std::process::ExitCode;
 
 use crate::config::{Invalid, InvalidKind};
 use crate::instance::{InstanceError, LockError, NameError, PathsError};
+use crate::manager::ErrorKind;
 use crate::manager::systemd::linger::LingerError;
 use crate::{daemon, manager};
 
@@ -38,6 +39,16 @@ impl From<Exit> for ExitCode {
             Exit::NotPermitted => 77,
             Exit::BadConfig => 78,
         })
+    }
+}
+
+impl From<ErrorKind> for Exit {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Unreachable => Self::Unavailable,
+            ErrorKind::NotPermitted => Self::NotPermitted,
+            ErrorKind::NotRunning | ErrorKind::Failed => Self::Failed,
+        }
     }
 }
 
@@ -106,12 +117,7 @@ impl From<manager::Error> for Error {
 
 impl From<&manager::Error> for Error {
     fn from(error: &manager::Error) -> Self {
-        let exit = match error.kind() {
-            manager::ErrorKind::Unreachable => Exit::Unavailable,
-            manager::ErrorKind::NotPermitted => Exit::NotPermitted,
-            manager::ErrorKind::NotRunning | manager::ErrorKind::Failed => Exit::Failed,
-        };
-        let mut told = Self::new(exit, error.to_string());
+        let mut told = Self::new(error.kind().into(), error.to_string());
         told.why.extend(error.why());
         told.hint = error.hint();
         if let manager::Error::DidNotStart(failure) = error {
@@ -135,12 +141,7 @@ impl From<&manager::Error> for Error {
 
 impl From<LingerError> for Error {
     fn from(error: LingerError) -> Self {
-        let exit = match error {
-            LingerError::NotPermitted { .. } => Exit::NotPermitted,
-            LingerError::NoLogind { .. } | LingerError::NoAnswer => Exit::Unavailable,
-            LingerError::NoUser { .. } | LingerError::NotUp { .. } | LingerError::Bus(_) => Exit::Failed,
-        };
-        let mut told = Self::new(exit, error.to_string());
+        let mut told = Self::new(error.kind().into(), error.to_string());
         told.why.extend(error.why());
         told.hint = error.hint();
         told
@@ -159,7 +160,7 @@ impl From<InstanceError> for Error {
     fn from(error: InstanceError) -> Self {
         let exit = match &error {
             InstanceError::Config { source, .. } => match source.kind() {
-                ErrorKind::PermissionDenied => Exit::NotPermitted,
+                io::ErrorKind::PermissionDenied => Exit::NotPermitted,
                 _ => Exit::BadConfig,
             },
             InstanceError::NameHeld { .. } | InstanceError::SocketPathTooLong { .. } => Exit::Failed,

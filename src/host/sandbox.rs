@@ -16,10 +16,7 @@ use super::notify;
 pub const REFUSAL: i32 = Errno::ADV.raw_os_error();
 
 /// Places that may be read-only.
-const PLACES: [&str; 8] = ["/", "/etc", "/home", "/proc/sys", "/sys/fs/cgroup", "/usr", "/var", "/var/tmp"];
-
-/// The magic number of a tmpfs (statfs(2)).
-const TMPFS: i128 = 0x0102_1994;
+const PLACES: [&str; 5] = ["/", "/etc", "/proc/sys", "/usr", "/var"];
 
 /// Something that a system call filter may refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,16 +41,22 @@ pub struct View {
     pub filters: u32,
     /// The capabilities that it could ever have, as a mask.
     pub capabilities: u64,
+    /// Those that the programs it runs keep, as a mask.
+    pub ambient: u64,
     /// Its user namespace.
     pub users: String,
     /// Its namespace of host names.
     pub names: String,
+    /// Its namespace of mounts.
+    pub mounts: String,
     /// Which folder its `/tmp` is.
     pub tmp: String,
     /// Which folder its `/dev` is.
     pub dev: String,
-    /// Whether `/home` is an empty one of its own.
-    pub home_hidden: bool,
+    /// Which folder its `/home` is.
+    pub home: String,
+    /// Whether its `/proc` does not have the processes of others.
+    pub processes_hidden: bool,
     /// The places that it cannot write to, whatever their permissions.
     pub read_only: BTreeSet<String>,
     /// What a filter refuses.
@@ -76,17 +79,21 @@ impl View {
             rustix::fs::statvfs(*place).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
         };
         let field = |name: &str| field(&status, name);
+        let mask =
+            |name: &str| field(name).and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or_default();
         Self {
             no_new_privileges: field("NoNewPrivs") == Some("1"),
             filters: field("Seccomp_filters").and_then(|count| count.parse().ok()).unwrap_or_default(),
-            capabilities: field("CapBnd")
-                .and_then(|mask| u64::from_str_radix(mask, 16).ok())
-                .unwrap_or_default(),
+            capabilities: mask("CapBnd"),
+            ambient: mask("CapAmb"),
             users: namespace("user"),
             names: namespace("uts"),
+            mounts: namespace("mnt"),
             tmp: folder("/tmp"),
             dev: folder("/dev"),
-            home_hidden: rustix::fs::statfs("/home").is_ok_and(|found| i128::from(found.f_type) == TMPFS),
+            home: folder("/home"),
+            processes_hidden: fs::read_to_string("/proc/self/mountinfo")
+                .is_ok_and(|mounts| hides_processes(&mounts)),
             read_only: PLACES.iter().filter(|place| read_only(place)).map(ToString::to_string).collect(),
             refused: [Call::Setns, Call::SetuidBit, Call::PacketSocket, Call::PivotRoot]
                 .into_iter()
@@ -137,9 +144,29 @@ fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
     status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
+/// Whether the `/proc` on top of those in `/proc/PID/mountinfo` (proc(5)) is one that hides processes.
+fn hides_processes(mounts: &str) -> bool {
+    let top = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"));
+    let options = top.and_then(|line| line.split_once(" - ")?.1.split(' ').nth(2));
+    let hides = |option| matches!(option, "hidepid=invisible" | "hidepid=2");
+    options.is_some_and(|options| options.split(',').any(hides))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mount_on_top_says_whether_processes_are_hidden() {
+        let plain =
+            "21 26 0:19 / /proc rw,nosuid shared:12 - proc proc rw\n22 26 0:20 / /sys rw - sysfs sysfs rw\n";
+        let hidden = "90 80 0:60 / /proc rw,nosuid shared:99 - proc proc rw,hidepid=invisible\n";
+        assert!(!hides_processes(plain));
+        assert!(hides_processes(&format!("{plain}{hidden}")));
+        assert!(!hides_processes(&format!("{hidden}{plain}")));
+        assert!(hides_processes(&hidden.replace("invisible", "2")));
+        assert!(!hides_processes(&hidden.replace("invisible", "noaccess")));
+    }
 
     #[test]
     fn a_field_is_found_by_its_whole_name() {

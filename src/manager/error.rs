@@ -4,8 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Entry;
-use super::systemd::Hidden;
+use super::{Entry, Hidden};
 use crate::instance::{Name, Scope};
 
 /// What a caller does differently about; one exit code each.

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 
 pub use error::{Error, ErrorKind, StartFailure};
 pub use model::{
-    Drift, EnableRequest, Enablement, Entry, LogQuery, LogStream, Managed, Plan, Restarted, Run,
+    Drift, EnableRequest, Enablement, Entry, Hidden, LogQuery, LogStream, Managed, Plan, Restarted, Run,
     StartRequest, Started, State, Step, Stopped,
 };
 pub use spec::{ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, SocketSpec, UnitSpec};

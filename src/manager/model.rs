@@ -272,5 +272,26 @@ pub struct Entry {
     pub pid: Option<u32>,
 }
 
+/// Why the lines of a scope's bridges are hidden from this user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hidden {
+    /// They are in the machine's journal, which is for root and the group `systemd-journal`.
+    Machines,
+    /// The journal is in memory only, where it is not kept by user.
+    Volatile,
+}
+
+impl Hidden {
+    /// In a sentence.
+    pub(super) fn why(self) -> &'static str {
+        match self {
+            Self::Machines => "the machine's journal is for root and the group systemd-journal",
+            Self::Volatile => {
+                "the journal is kept in memory only, and as a whole for root and the group systemd-journal"
+            }
+        }
+    }
+}
+
 /// Log lines as they come.
 pub type LogStream = BoxStream<'static, Result<Entry, Error>>;

@@ -1,7 +1,8 @@
 //! Whether the bridges that there are do their work, and what those that are gone have left.
 
-use super::facts::{Bridge, Facts};
+use super::facts::Facts;
 use super::finding::Finding;
+use crate::cli::server::survey::Known;
 use crate::control::UpstreamState;
 use crate::instance::Name;
 use crate::manager::State;
@@ -11,7 +12,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Every bridge that runs answers, and all of its servers are connected.
 pub(super) async fn healthy(facts: &Facts) -> Vec<Finding> {
-    let running: Vec<&Bridge> = facts.bridges.iter().filter(|bridge| bridge.is_running()).collect();
+    let running: Vec<&Known> = facts.bridges.iter().filter(|bridge| bridge.is_running()).collect();
     if running.is_empty() {
         let who = if facts.systemd.is_ok() { "none is running" } else { "none is running in the foreground" };
         return vec![Finding::ok(who)];
@@ -19,7 +20,7 @@ pub(super) async fn healthy(facts: &Facts) -> Vec<Finding> {
     running.into_iter().map(|bridge| health(facts, bridge)).collect()
 }
 
-fn health(facts: &Facts, bridge: &Bridge) -> Finding {
+fn health(facts: &Facts, bridge: &Known) -> Finding {
     let name = &bridge.name;
     let log = facts.server("logs", name);
     let managed = bridge.managed.as_ref();
@@ -37,7 +38,7 @@ fn health(facts: &Facts, bridge: &Bridge) -> Finding {
             return Finding::problem(format!("{name} is {state}: {why}"), fix);
         }
     };
-    if let Some(Err(reason)) = &bridge.answers {
+    if let Some(Err(reason)) = facts.answers.get(name) {
         let found = format!("{name} does not answer its clients at {}: {reason}", status.address);
         return Finding::problem(found, facts.server("restart", name));
     }

@@ -1,26 +1,24 @@
 //! What the checks look at, asked for once: the service manager, the bridges, and the configs.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::future::ready;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use crate::cli::context::{Context, Read};
+use crate::cli::server::survey::{Known, Survey};
 use crate::config::Invalid;
-use crate::control::Status;
-use crate::control::client::{self, AskError};
+use crate::control::client;
 use crate::host::{self, exposure::Exposure};
-use crate::instance::lock::{self, Holder};
 use crate::instance::{Instance, Name, Paths, Scope, environment};
+use crate::manager;
 use crate::manager::systemd::{Host, Systemd};
-use crate::manager::{self, Managed, ServiceManager as _, State};
 
 /// How long one question may take. All of a kind are asked at the same time.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// More bridges than this are not asked one by one.
-const MOST: usize = 100;
 
 /// What the checks look at.
 pub(super) struct Facts {
@@ -35,24 +33,17 @@ pub(super) struct Facts {
     /// The service manager, or why it is not reached.
     pub(super) systemd: Result<Systemd, manager::Error>,
     /// All bridges that run or have failed, by name.
-    pub(super) bridges: Vec<Bridge>,
+    pub(super) bridges: Vec<Known>,
+    /// Of each that says where it serves, whether it answers its clients there.
+    pub(super) answers: BTreeMap<Name, Result<(), String>>,
     /// Names that have a folder and no bridge.
     pub(super) leftovers: Vec<Name>,
     /// The config that is meant, then those of the bridges that run.
     pub(super) configs: Vec<Config>,
-}
-
-/// A bridge that runs or has failed.
-pub(super) struct Bridge {
-    pub(super) name: Name,
-    /// What the service manager says of it, when it keeps it.
-    pub(super) managed: Option<Managed>,
-    /// Who holds its lock.
-    pub(super) holder: Option<Holder>,
-    /// What it says of itself.
-    pub(super) status: Result<Status, AskError>,
-    /// Whether it answers its clients; none when it does not say where.
-    pub(super) answers: Option<Result<(), String>>,
+    /// What the command line means.
+    pub(super) context: Context,
+    /// The bridge that would serve the config that is meant; none when that cannot be told.
+    pub(super) instance: Option<Instance>,
 }
 
 /// A config, read.
@@ -73,25 +64,6 @@ pub(super) enum Unread {
     Invalid(Invalid),
     /// The file system did not answer.
     Silent,
-}
-
-impl Bridge {
-    /// Whether there is a process, or will be again.
-    pub(super) fn is_running(&self) -> bool {
-        self.holder.is_some()
-            || self.managed.as_ref().is_some_and(|managed| {
-                matches!(
-                    managed.state,
-                    State::Running | State::Starting | State::Restarting | State::Stopping
-                )
-            })
-    }
-
-    /// Its config, or where the default config would be.
-    fn config(&self) -> Option<PathBuf> {
-        let held = self.holder.as_ref().map(|holder| holder.config.clone());
-        held.or_else(|| self.managed.as_ref().and_then(|managed| managed.config.clone()))
-    }
 }
 
 impl Config {
@@ -116,41 +88,28 @@ impl Facts {
     /// Asks for all of it.
     pub(super) async fn gather(paths: Paths, context: &Context) -> Self {
         let host = Host::read();
-        let systemd = Systemd::connect(paths.scope(), &host, PATIENCE).await;
-        let (systemd, managed) = list(systemd).await;
-        let known = paths.clone();
-        let held = move || {
-            let names = lock::names(&known).into_iter().take(MOST);
-            names.map(|name| (lock::holder(&known, &name), name)).collect::<Vec<_>>()
-        };
-        let mut held = aside(held).await.unwrap_or_default();
-        let (mut bridges, mut leftovers) = (Vec::new(), Vec::new());
-        let mut managed = managed;
-        held.extend(managed.iter().map(|managed| (None, managed.name.clone())));
-        held.sort_by(|a, b| (&a.1, a.0.is_none()).cmp(&(&b.1, b.0.is_none())));
-        held.dedup_by(|a, b| a.1 == b.1);
-        for (holder, name) in held {
-            let managed =
-                managed.iter().position(|managed| managed.name == name).map(|at| managed.swap_remove(at));
-            if holder.is_none() && managed.is_none() {
-                leftovers.push(name);
-            } else {
-                bridges.push((name, managed, holder));
-            }
-        }
-        let bridges = join_all(bridges.into_iter().map(async |(name, managed, holder)| {
-            let status = client::status(&paths.control_socket(&name)).await.map(|(status, _)| status);
-            let answers = match &status {
-                Ok(status) => Some(client::answers(&status.address, "/readyz").await),
-                Err(_) => None,
-            };
-            Bridge { name, managed, holder, status, answers }
-        }))
-        .await;
-        let configs = configs(&paths, context, &bridges).await;
+        let Survey { known: bridges, leftovers, manager } = survey(&paths, &host).await;
+        let answers = bridges.iter().map(async |bridge| {
+            let address = &bridge.status.as_ref().ok()?.address;
+            Some((bridge.name.clone(), client::answers(address, "/readyz").await))
+        });
+        let answers = join_all(answers).await.into_iter().flatten().collect();
+        let (configs, instance) = configs(&paths, context, &bridges).await;
         let user = host::user::name(host.uid);
         let path = std::env::var_os("PATH").unwrap_or_default();
-        Self { paths, host, user, path, systemd, bridges, leftovers, configs }
+        Self {
+            paths,
+            host,
+            user,
+            path,
+            systemd: manager.map(|systemd| *systemd),
+            bridges,
+            answers,
+            leftovers,
+            configs,
+            context: context.clone(),
+            instance,
+        }
     }
 
     /// Whose bridges are meant.
@@ -165,7 +124,7 @@ impl Facts {
     }
 
     /// The bridge of that name.
-    pub(super) fn bridge(&self, name: &Name) -> Option<&Bridge> {
+    pub(super) fn bridge(&self, name: &Name) -> Option<&Known> {
         self.bridges.iter().find(|bridge| bridge.name == *name)
     }
 
@@ -175,31 +134,31 @@ impl Facts {
     }
 }
 
-/// The units that the manager has; one that does not tell is not reached.
-async fn list(systemd: Result<Systemd, manager::Error>) -> (Result<Systemd, manager::Error>, Vec<Managed>) {
-    let systemd = match systemd {
-        Ok(systemd) => systemd,
-        Err(error) => return (Err(error), Vec::new()),
+/// Which bridges there are. A manager that does not tell is not reached; the bridges tell for themselves.
+async fn survey(paths: &Paths, host: &Host) -> Survey<Box<Systemd>> {
+    let reach = async { Systemd::connect(paths.scope(), host, PATIENCE).await.map(Box::new) };
+    let taken = tokio::time::timeout(2 * PATIENCE, Survey::with(reach, paths)).await;
+    let error = match taken {
+        Ok(Ok(survey)) => return survey,
+        Ok(Err(error)) => error,
+        Err(_) => manager::Error::NoAnswer { after: 2 * PATIENCE },
     };
-    match tokio::time::timeout(PATIENCE, systemd.list()).await {
-        Ok(Ok(managed)) => (Ok(systemd), managed),
-        Ok(Err(error)) => (Err(error), Vec::new()),
-        Err(_) => (Err(manager::Error::NoAnswer { after: PATIENCE }), Vec::new()),
-    }
+    let alone = Survey::with(ready(Err(error)), paths).await;
+    alone.unwrap_or_else(|error| Survey { known: Vec::new(), leftovers: Vec::new(), manager: Err(error) })
 }
 
-/// The config that is meant, and those of the bridges that run.
-async fn configs(paths: &Paths, context: &Context, bridges: &[Bridge]) -> Vec<Config> {
+/// The config that is meant and those of the bridges that run, and the bridge that would serve the first.
+async fn configs(paths: &Paths, context: &Context, bridges: &[Known]) -> (Vec<Config>, Option<Instance>) {
     let (own, folders, asked) = (context.clone(), paths.clone(), context.clone());
     let meant = aside(move || {
         let path = own.config_path(&folders);
-        // The identity of the bridge that would serve it.
-        let identity = own.instance(&folders, None).ok().map(|instance| instance.identity());
-        (path, identity)
+        let instance = own.instance(&folders, None).ok();
+        let identity = instance.as_ref().map(Instance::identity);
+        (path, instance, identity)
     })
     .await;
-    let Some((path, identity)) = meant else {
-        return vec![Config { path: None, bridge: None, read: Err(Unread::Silent), exposure: None }];
+    let Some((path, instance, identity)) = meant else {
+        return (vec![Config { path: None, bridge: None, read: Err(Unread::Silent), exposure: None }], None);
     };
     let running = || bridges.iter().filter(|bridge| bridge.is_running());
     let server = running().find(|bridge| identity.is_some() && bridge.config() == identity);
@@ -224,7 +183,7 @@ async fn configs(paths: &Paths, context: &Context, bridges: &[Bridge]) -> Vec<Co
             None => Config { path, bridge, read: Err(Unread::Silent), exposure: None },
         }
     });
-    join_all(read).await
+    (join_all(read).await, instance)
 }
 
 /// Does what may block beside the other checks; none when it takes too long.

@@ -12,9 +12,9 @@ mod serve;
 mod start;
 mod status;
 mod stop;
-mod survey;
+pub(super) mod survey;
 mod turn;
-mod unit;
+pub(super) mod unit;
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! Which bridges there are: what the service manager knows, and what those that run say of themselves.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -12,25 +13,28 @@ use crate::cli::output;
 use crate::control::client::{self, AskError};
 use crate::control::{BridgeState, Manager, Status};
 use crate::instance::lock::{self, Holder};
-use crate::instance::{Instance, Name, Paths, Scope};
+use crate::instance::{Instance, Name, Paths};
 use crate::manager::{self, Enablement, Managed, ServiceManager, State};
+
+/// How long it may take to find out whether a bridge that says nothing runs; the kernel knows at once.
+const HELD: Duration = Duration::from_secs(2);
 
 /// One bridge, from all that is known of it.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(in crate::cli) struct Known {
     /// Its name.
-    pub(super) name: Name,
+    pub(in crate::cli) name: Name,
     /// What the service manager says of it, when it keeps it.
-    pub(super) managed: Option<Managed>,
+    pub(in crate::cli) managed: Option<Managed>,
     /// Who holds its lock.
-    pub(super) holder: Option<Holder>,
+    pub(in crate::cli) holder: Option<Holder>,
     /// What it says of itself.
-    pub(super) status: Result<Status, AskError>,
+    pub(in crate::cli) status: Result<Status, AskError>,
 }
 
 impl Known {
     /// Whether there is a process.
-    pub(super) fn is_running(&self) -> bool {
+    pub(in crate::cli) fn is_running(&self) -> bool {
         let by_manager = self.managed.as_ref().is_some_and(|managed| {
             matches!(managed.state, State::Running | State::Starting | State::Restarting | State::Stopping)
         });
@@ -76,7 +80,7 @@ impl Known {
     }
 
     /// Its config, or where the default config would be.
-    pub(super) fn config(&self) -> Option<PathBuf> {
+    pub(in crate::cli) fn config(&self) -> Option<PathBuf> {
         let held = self.holder.as_ref().map(|holder| holder.config.clone());
         held.or_else(|| self.managed.as_ref().and_then(|managed| managed.config.clone()))
     }
@@ -91,19 +95,28 @@ impl Known {
 }
 
 /// All bridges of one scope, and the manager that keeps them, where there is one.
-pub(super) struct Survey {
+pub(in crate::cli) struct Survey<M = Box<dyn ServiceManager>> {
     /// By name.
-    pub(super) known: Vec<Known>,
+    pub(in crate::cli) known: Vec<Known>,
+    /// Names that have a folder and no bridge: what one that was killed has left.
+    pub(in crate::cli) leftovers: Vec<Name>,
     /// The manager, or why there is none.
-    pub(super) manager: Result<Box<dyn ServiceManager>, manager::Error>,
+    pub(in crate::cli) manager: Result<M, manager::Error>,
 }
 
-impl Survey {
-    /// Asks the manager and every bridge that has a folder, at the same time. Of a bridge that answers no more is asked.
-    pub(super) async fn take(paths: &Paths) -> Result<Self, Error> {
+impl<M: Deref<Target: ServiceManager>> Survey<M> {
+    /// Reaches the manager and asks it and every bridge that has a folder, at the same time. Of a bridge that answers no
+    /// more is asked.
+    ///
+    /// # Errors
+    /// When a manager that was reached does not tell.
+    pub(in crate::cli) async fn with(
+        reach: impl Future<Output = Result<M, manager::Error>>,
+        paths: &Paths,
+    ) -> Result<Self, manager::Error> {
         let mut names = lock::names(paths);
         let with_folder = join_all(names.iter().map(|name| ask(paths, name)));
-        let (kept, mut answers) = tokio::join!(kept(paths.scope()), with_folder);
+        let (kept, mut answers) = tokio::join!(kept(reach), with_folder);
         let (manager, mut managed) = kept?;
         let others: Vec<Name> = managed
             .iter()
@@ -114,7 +127,7 @@ impl Survey {
         answers.extend(join_all(others.iter().map(|name| ask(paths, name))).await);
         names.extend(others);
 
-        let mut known = Vec::new();
+        let (mut known, mut leftovers) = (Vec::new(), Vec::new());
         for (name, (mut holder, mut status)) in names.into_iter().zip(answers) {
             let mut managed =
                 managed.iter().position(|managed| managed.name == name).map(|at| managed.swap_remove(at));
@@ -131,14 +144,23 @@ impl Survey {
                 // One whose command line names none has the one of its name.
                 managed.config.get_or_insert_with(|| paths.named_config(&name));
             }
-            let one = Known { name, managed, holder, status };
-            // A folder alone is what a bridge that was killed has left.
-            if one.managed.is_some() || one.holder.is_some() {
-                known.push(one);
+            if managed.is_some() || holder.is_some() {
+                known.push(Known { name, managed, holder, status });
+            } else {
+                leftovers.push(name);
             }
         }
         known.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { known, manager })
+        // One that ended meanwhile has taken its folder along.
+        leftovers.retain(|name| paths.runtime_dir(name).exists());
+        Ok(Self { known, leftovers, manager })
+    }
+}
+
+impl Survey {
+    /// Asks this host's manager and every bridge that has a folder.
+    pub(super) async fn take(paths: &Paths) -> Result<Self, Error> {
+        Ok(Self::with(manager::detect(paths.scope(), REACH), paths).await?)
     }
 
     /// Asks the manager for what it has not told of those that answer for themselves.
@@ -277,11 +299,11 @@ impl Survey {
     }
 }
 
-/// The manager of that scope and what it keeps, which is nothing where there is none.
-async fn kept(
-    scope: Scope,
-) -> Result<(Result<Box<dyn ServiceManager>, manager::Error>, Vec<Managed>), Error> {
-    let manager = manager::detect(scope, REACH).await;
+/// The manager and what it keeps, which is nothing where there is none.
+async fn kept<M: Deref<Target: ServiceManager>>(
+    reach: impl Future<Output = Result<M, manager::Error>>,
+) -> Result<(Result<M, manager::Error>, Vec<Managed>), manager::Error> {
+    let manager = reach.await;
     let managed = match &manager {
         Ok(manager) => manager.list().await?,
         Err(_) => Vec::new(),
@@ -293,6 +315,16 @@ async fn kept(
 async fn ask(paths: &Paths, name: &Name) -> (Option<Holder>, Result<Status, AskError>) {
     let status = client::status(&paths.control_socket(name)).await.map(|(status, _)| status);
     // That one that answers runs need not be found out again.
-    let holder = if status.is_ok() { lock::told(paths, name) } else { lock::holder(paths, name) };
+    let holder = if status.is_ok() { lock::told(paths, name) } else { held(paths, name).await };
     (holder, status)
+}
+
+/// Who runs the instance of that name, found out beside the other questions.
+async fn held(paths: &Paths, name: &Name) -> Option<Holder> {
+    let (of, whose) = (paths.clone(), name.clone());
+    let found = tokio::task::spawn_blocking(move || lock::holder(&of, &whose));
+    // The kernel has who connects wait where a bridge has left too many waiting: that one runs, and hangs.
+    tokio::time::timeout(HELD, found)
+        .await
+        .map_or_else(|_| lock::told(paths, name), Result::unwrap_or_default)
 }

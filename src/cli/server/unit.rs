@@ -16,7 +16,7 @@ use crate::manager::{ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart
 
 /// A bridge's own choice of address, where it differs from its config's.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Address {
+pub(in crate::cli) struct Address {
     pub(super) host: Option<String>,
     pub(super) port: Option<u16>,
 }
@@ -32,7 +32,7 @@ impl Address {
 }
 
 /// What runs an instance: this program, serving in the foreground of a unit.
-pub(super) fn spec(
+pub(in crate::cli) fn spec(
     instance: &Instance,
     daemon: &Daemon,
     address: &Address,
@@ -116,11 +116,7 @@ fn standard(name: &str, program: Vec<String>, exec: Vec<String>, daemon: &Daemon
         credentials: BTreeMap::new(),
         working_directory: None,
         account: Account::Managers,
-        sandbox: match daemon.sandbox {
-            config::Sandbox::Auto => Sandbox::Auto,
-            config::Sandbox::Off => Sandbox::Off,
-            config::Sandbox::Strict => Sandbox::Strict,
-        },
+        sandbox: sandbox(daemon),
         writable: Vec::new(),
         restart: Restart {
             attempts: Some(daemon.restart.attempts),
@@ -131,6 +127,15 @@ fn standard(name: &str, program: Vec<String>, exec: Vec<String>, daemon: &Daemon
         start_timeout: super::start::TIMEOUT,
         stop_timeout: daemon.stop_timeout,
         watchdog: Some(daemon.watchdog).filter(|patience| !patience.is_zero()),
+    }
+}
+
+/// How far an instance is shut off from the machine.
+pub(in crate::cli) fn sandbox(daemon: &Daemon) -> Sandbox {
+    match daemon.sandbox {
+        config::Sandbox::Auto => Sandbox::Auto,
+        config::Sandbox::Off => Sandbox::Off,
+        config::Sandbox::Strict => Sandbox::Strict,
     }
 }
 

@@ -8,27 +8,7 @@ use std::{fs, io};
 use rustix::fs::{Access, access};
 
 use crate::instance::Scope;
-
-/// Why the lines of a scope's bridges are hidden from this user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hidden {
-    /// They are in the machine's journal, which is for root and the group `systemd-journal`.
-    Machines,
-    /// The journal is in memory only, where it is not kept by user.
-    Volatile,
-}
-
-impl Hidden {
-    /// In a sentence.
-    pub(crate) fn why(self) -> &'static str {
-        match self {
-            Self::Machines => "the machine's journal is for root and the group systemd-journal",
-            Self::Volatile => {
-                "the journal is kept in memory only, and as a whole for root and the group systemd-journal"
-            }
-        }
-    }
-}
+use crate::manager::Hidden;
 
 /// A file of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]

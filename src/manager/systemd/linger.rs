@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use zbus::DBusError as _;
 use zbus::proxy::CacheProperties;
 use zbus_systemd::login1::{ManagerProxy, UserProxy};
 
-use super::{Systemd, error_name};
+use super::{error_name, said};
 use crate::host;
-use crate::manager::Error;
+use crate::manager::ErrorKind;
 
 /// Where logind keeps who lingers.
 const FOLDER: &str = "/var/lib/systemd/linger";
@@ -66,6 +65,15 @@ pub enum LingerError {
 }
 
 impl LingerError {
+    /// What a caller does differently about.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoLogind { .. } | Self::NoAnswer => ErrorKind::Unreachable,
+            Self::NotPermitted { .. } => ErrorKind::NotPermitted,
+            Self::NoUser { .. } | Self::NotUp { .. } | Self::Bus(_) => ErrorKind::Failed,
+        }
+    }
+
     /// Why, in a sentence, where the text does not say it already.
     pub fn why(&self) -> Option<String> {
         match self {
@@ -192,25 +200,6 @@ fn explain(error: zbus::Error, uid: u32, on: bool) -> LingerError {
     }
 }
 
-/// What an error says, without its name.
-fn said(error: &zbus::Error) -> String {
-    match error {
-        zbus::Error::MethodError(_, Some(text), _) => text.clone(),
-        zbus::Error::FDO(error) => error.description().map_or_else(|| error.to_string(), str::to_owned),
-        other => other.to_string(),
-    }
-}
-
-impl Systemd {
-    /// The control group that the manager has everything in, as `/proc/PID/cgroup` writes it.
-    ///
-    /// # Errors
-    /// From the call.
-    pub async fn control_group(&self) -> Result<String, Error> {
-        self.manager.control_group().await.map_err(|error| self.error("tell its control group", error))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,6 +209,7 @@ mod tests {
         let error = LingerError::NotPermitted { user: "ada".into(), on: true, detail: "no".into() };
         assert_eq!(error.to_string(), "this user may not enable lingering of ada");
         assert_eq!(error.hint().unwrap(), "sudo loginctl enable-linger ada");
+        assert_eq!(error.kind(), ErrorKind::NotPermitted);
     }
 
     #[test]
@@ -232,6 +222,7 @@ mod tests {
         ] {
             let error = explain(error.into(), 1000, true);
             assert!(matches!(error, LingerError::NoLogind { .. }), "{error:?}");
+            assert_eq!(error.kind(), ErrorKind::Unreachable);
             assert!(!error.why().unwrap().contains("org.freedesktop.DBus"), "{error:?}");
         }
     }

@@ -32,7 +32,6 @@ use zbus::DBusError;
 use zbus::proxy::CacheProperties;
 use zbus_systemd::systemd1::ManagerProxy;
 
-pub use access::Hidden;
 pub use connection::Host;
 pub use features::{MINIMUM, Version};
 
@@ -93,6 +92,14 @@ impl Systemd {
     /// Its version.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The control group that the manager has everything in, as `/proc/PID/cgroup` writes it.
+    ///
+    /// # Errors
+    /// From the call.
+    pub async fn control_group(&self) -> Result<String, Error> {
+        self.manager.control_group().await.map_err(|error| self.error("tell its control group", error))
     }
 
     /// An error of a call, in our words.
@@ -212,6 +219,15 @@ fn error_name(error: &zbus::Error) -> Option<String> {
     }
 }
 
+/// What an error says, without its name.
+fn said(error: &zbus::Error) -> String {
+    match error {
+        zbus::Error::MethodError(_, Some(text), _) => text.clone(),
+        zbus::Error::FDO(error) => error.description().map_or_else(|| error.to_string(), str::to_owned),
+        other => other.to_string(),
+    }
+}
+
 /// Whether an error is this one of systemd's own.
 fn is_systemd_error(error: &zbus::Error, name: &str) -> bool {
     error_name(error).is_some_and(|full| full.strip_prefix("org.freedesktop.systemd1.") == Some(name))
@@ -226,11 +242,7 @@ fn call_error(action: impl Into<String>, scope: Scope, error: zbus::Error) -> Er
         };
     }
     let name = error_name(&error).unwrap_or_default();
-    let detail = match &error {
-        zbus::Error::MethodError(_, Some(text), _) => text.clone(),
-        zbus::Error::FDO(error) => error.description().map_or_else(|| error.to_string(), str::to_owned),
-        other => other.to_string(),
-    };
+    let detail = said(&error);
     match name.strip_prefix("org.freedesktop.DBus.Error.") {
         Some("AccessDenied" | "InteractiveAuthorizationRequired" | "AuthFailed") => {
             Error::NotPermitted { action, scope, detail }

@@ -1,5 +1,5 @@
 //! What a sandbox is worth on this host: systemd takes many directives that it then leaves out without a word, and
-//! others keep a unit from starting. So a trial unit is run with them, and a process in it looks.
+//! others keep a unit from starting. So a trial unit is run with those of a bridge's unit, and a process in it looks.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -8,9 +8,11 @@ use tokio::time::Instant;
 use zbus::{OwnedVariant, Variant};
 
 use super::state::UnitState;
+use super::unit::directive_properties;
+use super::unit::sandbox::{Directive, Value, directives};
 use super::{Systemd, failure};
-use crate::host::sandbox::{self, Call, View};
-use crate::manager::Error;
+use crate::host::sandbox::{Call, REFUSAL, View};
+use crate::manager::{Error, UnitSpec};
 
 /// How long a trial may take; it takes some 20 ms.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,52 +28,12 @@ const CAP_SYS_MODULE: u64 = 1 << 16;
 const CAP_SYS_TIME: u64 = 1 << 25;
 const CAP_SYSLOG: u64 = 1 << 34;
 
-/// A directive that shuts a service off from the machine (systemd.exec(5)), with the value that is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Directive {
-    /// `NoNewPrivileges=yes`
-    NoNewPrivileges,
-    /// `RestrictNamespaces=yes`
-    RestrictNamespaces,
-    /// `RestrictRealtime=yes`
-    RestrictRealtime,
-    /// `RestrictSUIDSGID=yes`
-    RestrictSuidSgid,
-    /// `LockPersonality=yes`
-    LockPersonality,
-    /// `SystemCallArchitectures=native`
-    SystemCallArchitectures,
-    /// `RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK`
-    RestrictAddressFamilies,
-    /// `SystemCallFilter=@system-service`
-    SystemCallFilter,
-    /// `PrivateUsers=yes`
-    PrivateUsers,
-    /// `ProtectSystem=strict`
-    ProtectSystem,
-    /// `ProtectHome=read-only`
-    ProtectHomeReadOnly,
-    /// `ProtectHome=tmpfs`
-    ProtectHomeTmpfs,
-    /// `PrivateTmp=yes`
-    PrivateTmp,
-    /// `PrivateDevices=yes`
-    PrivateDevices,
-    /// `ProtectKernelTunables=yes`
-    ProtectKernelTunables,
-    /// `ProtectKernelModules=yes`
-    ProtectKernelModules,
-    /// `ProtectKernelLogs=yes`
-    ProtectKernelLogs,
-    /// `ProtectControlGroups=yes`
-    ProtectControlGroups,
-    /// `ProtectClock=yes`
-    ProtectClock,
-    /// `ProtectHostname=yes`
-    ProtectHostname,
-    /// `CapabilityBoundingSet=`, none at all
-    CapabilityBoundingSet,
-}
+/// The directive that others need in a user's unit.
+const USERS: &str = "PrivateUsers";
+
+/// The directive that refuses system calls, and the one that says with which error.
+const FILTER: &str = "SystemCallFilter";
+const REFUSES_WITH: &str = "SystemCallErrorNumber";
 
 /// What became of a directive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,94 +55,55 @@ enum Trial {
     Failed(String),
 }
 
-impl Directive {
-    /// Its name, as in a unit file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NoNewPrivileges => "NoNewPrivileges",
-            Self::RestrictNamespaces => "RestrictNamespaces",
-            Self::RestrictRealtime => "RestrictRealtime",
-            Self::RestrictSuidSgid => "RestrictSUIDSGID",
-            Self::LockPersonality => "LockPersonality",
-            Self::SystemCallArchitectures => "SystemCallArchitectures",
-            Self::RestrictAddressFamilies => "RestrictAddressFamilies",
-            Self::SystemCallFilter => "SystemCallFilter",
-            Self::PrivateUsers => "PrivateUsers",
-            Self::ProtectSystem => "ProtectSystem",
-            Self::ProtectHomeReadOnly | Self::ProtectHomeTmpfs => "ProtectHome",
-            Self::PrivateTmp => "PrivateTmp",
-            Self::PrivateDevices => "PrivateDevices",
-            Self::ProtectKernelTunables => "ProtectKernelTunables",
-            Self::ProtectKernelModules => "ProtectKernelModules",
-            Self::ProtectKernelLogs => "ProtectKernelLogs",
-            Self::ProtectControlGroups => "ProtectControlGroups",
-            Self::ProtectClock => "ProtectClock",
-            Self::ProtectHostname => "ProtectHostname",
-            Self::CapabilityBoundingSet => "CapabilityBoundingSet",
-        }
-    }
+/// Whether a directive can be told only by the filters that it adds: it must be tried by itself.
+fn is_unseen(directive: &Directive) -> bool {
+    matches!(directive.key, "RestrictRealtime" | "LockPersonality" | "SystemCallArchitectures")
+}
 
-    /// As D-Bus carries it.
-    fn value(self) -> Variant<'static> {
-        match self {
-            // Which kinds of namespaces stay allowed, and which capabilities.
-            Self::RestrictNamespaces | Self::CapabilityBoundingSet => 0_u64.into(),
-            Self::SystemCallArchitectures => vec!["native"].into(),
-            Self::RestrictAddressFamilies => {
-                (true, vec!["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"]).into()
-            }
-            Self::SystemCallFilter => (true, vec!["@system-service"]).into(),
-            Self::ProtectSystem => "strict".into(),
-            Self::ProtectHomeReadOnly => "read-only".into(),
-            Self::ProtectHomeTmpfs => "tmpfs".into(),
-            _ => true.into(),
+/// Whether a directive holds where this is seen, and that without any; `None` where nothing of it is seen from inside.
+fn holds(directive: &Directive, seen: &View, plain: &View) -> Option<bool> {
+    let refused = |call| seen.refused.contains(&call);
+    let read_only = |places: &[&str]| places.iter().all(|place| seen.read_only.contains(*place));
+    let lacks = |capability: u64| seen.capabilities & capability == 0;
+    Some(match directive.key {
+        _ if is_unseen(directive) => seen.filters > plain.filters,
+        "NoNewPrivileges" => seen.no_new_privileges,
+        "RestrictNamespaces" => refused(Call::Setns),
+        "RestrictSUIDSGID" => refused(Call::SetuidBit),
+        "RestrictAddressFamilies" => refused(Call::PacketSocket),
+        FILTER => refused(Call::PivotRoot),
+        USERS => seen.users != plain.users,
+        "ProtectSystem" if directive.value == Value::Word("strict") => {
+            read_only(&["/", "/etc", "/usr", "/var"])
         }
-    }
-
-    /// Whether it can be told only by the filters that it adds: it must be tried by itself.
-    fn is_unseen(self) -> bool {
-        matches!(self, Self::RestrictRealtime | Self::LockPersonality | Self::SystemCallArchitectures)
-    }
-
-    /// Whether it holds where this is seen, and that without any directive.
-    fn holds(self, seen: &View, plain: &View) -> bool {
-        let refused = |call| seen.refused.contains(&call);
-        let read_only = |places: &[&str]| places.iter().all(|place| seen.read_only.contains(*place));
-        let lacks = |capability: u64| seen.capabilities & capability == 0;
-        match self {
-            Self::NoNewPrivileges => seen.no_new_privileges,
-            Self::RestrictNamespaces => refused(Call::Setns),
-            Self::RestrictSuidSgid => refused(Call::SetuidBit),
-            Self::RestrictAddressFamilies => refused(Call::PacketSocket),
-            Self::SystemCallFilter => refused(Call::PivotRoot),
-            Self::RestrictRealtime | Self::LockPersonality | Self::SystemCallArchitectures => {
-                seen.filters > plain.filters
-            }
-            Self::PrivateUsers => seen.users != plain.users,
-            Self::ProtectSystem => read_only(&["/", "/etc", "/usr", "/var"]),
-            Self::ProtectHomeReadOnly => read_only(&["/home"]),
-            Self::ProtectHomeTmpfs => seen.home_hidden,
-            Self::PrivateTmp => seen.tmp != plain.tmp,
-            Self::PrivateDevices => seen.dev != plain.dev,
-            Self::ProtectKernelTunables => read_only(&["/proc/sys"]),
-            Self::ProtectKernelModules => lacks(CAP_SYS_MODULE),
-            Self::ProtectKernelLogs => lacks(CAP_SYSLOG),
-            Self::ProtectControlGroups => read_only(&["/sys/fs/cgroup"]),
-            Self::ProtectClock => lacks(CAP_SYS_TIME),
-            Self::ProtectHostname => seen.names != plain.names,
-            Self::CapabilityBoundingSet => seen.capabilities == 0,
-        }
-    }
+        "ProtectSystem" => read_only(&["/etc", "/usr"]),
+        "ProtectHome" => seen.home != plain.home,
+        "PrivateTmp" => seen.tmp != plain.tmp,
+        "PrivateMounts" => seen.mounts != plain.mounts,
+        "PrivateDevices" => seen.dev != plain.dev,
+        "ProtectKernelTunables" => read_only(&["/proc/sys"]),
+        "ProtectKernelModules" => lacks(CAP_SYS_MODULE),
+        "ProtectKernelLogs" => lacks(CAP_SYSLOG),
+        "ProtectClock" => lacks(CAP_SYS_TIME),
+        "ProtectHostname" => seen.names != plain.names,
+        "ProtectProc" => seen.processes_hidden,
+        "CapabilityBoundingSet" => seen.capabilities == 0,
+        "AmbientCapabilities" => seen.ambient == 0,
+        _ => return None,
+    })
 }
 
 impl Systemd {
-    /// What these directives are worth when they are set together, in the order they are given in. Runs a few units that
-    /// do nothing, of which none is left.
+    /// What the sandbox of that bridge's unit is worth here: its directives by name, as far as a process in it can see
+    /// them, and each that keeps a unit from starting. Runs a few units that do nothing, of which none is left.
     ///
     /// # Errors
-    /// When even a unit without any of them does not run.
-    pub async fn enforced(&self, directives: &[Directive]) -> Result<Vec<(Directive, Enforcement)>, Error> {
-        judge(directives, async |tried: &[Directive]| self.trial(tried).await).await
+    /// When even a unit without any of them does not run, and for a folder that is not UTF-8.
+    pub async fn enforced(&self, spec: &UnitSpec) -> Result<Vec<(&'static str, Enforcement)>, Error> {
+        let mut set = directives(spec, self.scope, self.version)?;
+        // A trial has another error, by which a refusal is known.
+        set.retain(|directive| directive.key != REFUSES_WITH);
+        judge(&set, async |tried: &[Directive]| self.trial(tried).await).await
     }
 
     /// Runs one unit with these directives.
@@ -239,15 +162,12 @@ fn properties(directives: &[Directive]) -> Result<Vec<(String, OwnedVariant)>, E
         ("StandardError", "null".into()),
         ("ExecStart", vec![(program.clone(), vec![program, LOOK.to_owned()], false)].into()),
     ];
-    for directive in directives {
-        properties.push((directive.name(), directive.value()));
-        if *directive == Directive::SystemCallFilter {
-            properties.push(("SystemCallErrorNumber", sandbox::REFUSAL.into()));
-        }
+    if directives.iter().any(|directive| directive.key == FILTER) {
+        properties.push((REFUSES_WITH, REFUSAL.into()));
     }
     // Only a file descriptor can fail to be owned, and there is none here.
     let owned = properties.into_iter().map(|(name, value)| Some((name.to_owned(), value.try_into().ok()?)));
-    Ok(owned.flatten().collect())
+    Ok(owned.flatten().chain(directive_properties(directives)).collect())
 }
 
 /// How a trial ended, by the state that its unit is left in.
@@ -267,39 +187,35 @@ fn outcome(state: &UnitState) -> Trial {
 async fn judge(
     directives: &[Directive],
     trial: impl AsyncFn(&[Directive]) -> Result<Trial, Error>,
-) -> Result<Vec<(Directive, Enforcement)>, Error> {
+) -> Result<Vec<(&'static str, Enforcement)>, Error> {
+    if directives.is_empty() {
+        return Ok(Vec::new());
+    }
     let plain = match trial(&[]).await? {
         Trial::Ran(plain) => plain,
         Trial::Failed(detail) => {
             return Err(Error::Rejected { action: "run a trial unit".into(), detail });
         }
     };
-    // One value only can be set of a directive.
-    let twice = |directive: &Directive| {
-        *directive == Directive::ProtectHomeTmpfs && directives.contains(&Directive::ProtectHomeReadOnly)
-    };
-    let together: Vec<Directive> = directives.iter().copied().filter(|directive| !twice(directive)).collect();
-    let mut found = blame(&together, &plain, &trial).await?;
-    let users = Directive::PrivateUsers;
-    let has_users = found.iter().any(|(one, became)| *one == users && *became == Enforcement::Enforced);
-    let apart = directives.iter().copied().filter(|directive| directive.is_unseen() || twice(directive));
-    for directive in apart {
-        let tried = if has_users { vec![users, directive] } else { vec![directive] };
-        let alone = match trial(&tried).await? {
-            Trial::Ran(seen) => became(directive, &seen, &plain),
-            Trial::Failed(reason) => Enforcement::Fails(reason),
-        };
-        match found.iter_mut().find(|(one, _)| *one == directive) {
-            // A unit with all of them tells more than one with it alone, when it does not run.
-            Some((_, Enforcement::Fails(_))) => {}
-            Some((_, together)) => *together = alone,
-            None => found.push((directive, alone)),
+    let mut found = blame(directives, &plain, &trial).await?;
+    let users = found.iter().find(|(one, became)| one.key == USERS && *became == Some(Enforcement::Enforced));
+    let users = users.map(|(users, _)| users.clone());
+    for (directive, together) in &mut found {
+        // A unit with all of them tells more than one with it alone, when it does not run.
+        if !is_unseen(directive) || matches!(together, Some(Enforcement::Fails(_))) {
+            continue;
         }
+        let tried: Vec<Directive> = users.iter().chain([&*directive]).cloned().collect();
+        *together = match trial(&tried).await? {
+            Trial::Ran(seen) => became(directive, &seen, &plain),
+            Trial::Failed(reason) => Some(Enforcement::Fails(reason)),
+        };
     }
-    Ok(directives
-        .iter()
-        .filter_map(|directive| found.iter().find(|(one, _)| one == directive).cloned())
-        .collect())
+    let of = |directive: &Directive| {
+        let (one, became) = found.iter().find(|(one, _)| one == directive)?;
+        Some((one.key, became.clone()?))
+    };
+    Ok(directives.iter().filter_map(of).collect())
 }
 
 /// What becomes of each directive, all of them together as far as a unit runs with them.
@@ -307,7 +223,7 @@ async fn blame(
     directives: &[Directive],
     plain: &View,
     trial: &impl AsyncFn(&[Directive]) -> Result<Trial, Error>,
-) -> Result<Vec<(Directive, Enforcement)>, Error> {
+) -> Result<Vec<(Directive, Option<Enforcement>)>, Error> {
     let mut good = Vec::new();
     let mut bad = Vec::new();
     // Halves that are still to be tried, each beside what is known to run: the others may need a namespace of users.
@@ -317,16 +233,18 @@ async fn blame(
         if some.is_empty() {
             continue;
         }
-        let tried: Vec<Directive> = good.iter().chain(&some).copied().collect();
+        let tried: Vec<Directive> = good.iter().chain(&some).cloned().collect();
         match trial(&tried).await? {
             Trial::Ran(view) => {
                 good = tried;
                 seen = view;
             }
-            Trial::Failed(reason) if some.len() == 1 => bad.push((some[0], Enforcement::Fails(reason))),
+            Trial::Failed(reason) if some.len() == 1 => {
+                bad.extend(some.pop().map(|one| (one, Some(Enforcement::Fails(reason)))))
+            }
             Trial::Failed(_) => {
                 // The one that others need goes first, by itself.
-                let users = some.iter().position(|directive| *directive == Directive::PrivateUsers);
+                let users = some.iter().position(|directive| directive.key == USERS);
                 let first = match users {
                     Some(at) => vec![some.remove(at)],
                     None => some.drain(..some.len() / 2).collect(),
@@ -336,14 +254,16 @@ async fn blame(
             }
         }
     }
-    let mut found: Vec<_> =
-        good.into_iter().map(|directive| (directive, became(directive, &seen, plain))).collect();
-    found.append(&mut bad);
-    Ok(found)
+    let judged = good.into_iter().map(|directive| {
+        let became = became(&directive, &seen, plain);
+        (directive, became)
+    });
+    Ok(judged.chain(bad).collect())
 }
 
-fn became(directive: Directive, seen: &View, plain: &View) -> Enforcement {
-    if directive.holds(seen, plain) { Enforcement::Enforced } else { Enforcement::Ignored }
+fn became(directive: &Directive, seen: &View, plain: &View) -> Option<Enforcement> {
+    let holds = holds(directive, seen, plain)?;
+    Some(if holds { Enforcement::Enforced } else { Enforcement::Ignored })
 }
 
 #[cfg(test)]
@@ -351,120 +271,169 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
+    use crate::instance::Scope;
+    use crate::manager::Sandbox;
+    use crate::manager::systemd::Version;
 
-    const MANY: [Directive; 8] = [
-        Directive::PrivateUsers,
-        Directive::ProtectSystem,
-        Directive::ProtectHomeReadOnly,
-        Directive::PrivateTmp,
-        Directive::PrivateDevices,
-        Directive::ProtectHostname,
-        Directive::ProtectClock,
-        Directive::CapabilityBoundingSet,
+    /// What a user's strict unit sets, as far as it is seen from inside.
+    const STRICT: [&str; 14] = [
+        "NoNewPrivileges",
+        "LockPersonality",
+        "RestrictRealtime",
+        "RestrictSUIDSGID",
+        "SystemCallArchitectures",
+        "RestrictNamespaces",
+        "RestrictAddressFamilies",
+        "SystemCallFilter",
+        "PrivateUsers",
+        "PrivateTmp",
+        "PrivateMounts",
+        "ProtectKernelTunables",
+        "ProtectSystem",
+        "PrivateDevices",
     ];
 
-    fn plain() -> View {
-        View { users: "u1".into(), names: "n1".into(), tmp: "1".into(), dev: "1".into(), ..all(u64::MAX) }
+    fn unit(scope: Scope, version: u32) -> Vec<Directive> {
+        let writable = vec!["/home/ada".into()];
+        let spec = UnitSpec { sandbox: Sandbox::Strict, writable, ..UnitSpec::example() };
+        directives(&spec, scope, Version(version)).unwrap()
     }
 
-    fn all(capabilities: u64) -> View {
-        View { capabilities, ..View::default() }
+    fn plain() -> View {
+        let own = |which: &str| which.to_owned();
+        View {
+            users: own("u1"),
+            mounts: own("m1"),
+            names: own("n1"),
+            tmp: own("1"),
+            dev: own("1"),
+            capabilities: u64::MAX,
+            ambient: 1,
+            ..View::default()
+        }
     }
 
     /// What a process sees where every one of these holds.
     fn with(directives: &[Directive]) -> View {
         let mut view = plain();
         for directive in directives {
-            match directive {
-                Directive::PrivateUsers => view.users = "u2".into(),
-                Directive::ProtectSystem => {
+            match directive.key {
+                "NoNewPrivileges" => view.no_new_privileges = true,
+                "LockPersonality" | "RestrictRealtime" | "SystemCallArchitectures" => view.filters += 1,
+                "RestrictSUIDSGID" => view.refused.extend([Call::SetuidBit]),
+                "RestrictNamespaces" => view.refused.extend([Call::Setns]),
+                "RestrictAddressFamilies" => view.refused.extend([Call::PacketSocket]),
+                "SystemCallFilter" => view.refused.extend([Call::PivotRoot]),
+                "PrivateUsers" => view.users = "u2".into(),
+                "PrivateTmp" => view.tmp = "2".into(),
+                "PrivateMounts" => view.mounts = "m2".into(),
+                "ProtectKernelTunables" => view.read_only.extend(["/proc/sys".to_owned()]),
+                "ProtectSystem" => {
                     view.read_only.extend(["/", "/etc", "/usr", "/var"].map(str::to_owned));
                 }
-                Directive::ProtectHomeReadOnly => view.read_only.extend(["/home".to_owned()]),
-                Directive::PrivateTmp => view.tmp = "2".into(),
-                Directive::PrivateDevices => view.dev = "2".into(),
-                Directive::ProtectHostname => view.names = "n2".into(),
-                Directive::ProtectClock => view.capabilities &= !CAP_SYS_TIME,
-                Directive::CapabilityBoundingSet => view.capabilities = 0,
-                Directive::RestrictRealtime | Directive::LockPersonality => view.filters += 1,
-                other => panic!("not in these tests: {other:?}"),
+                "PrivateDevices" => view.dev = "2".into(),
+                "ReadWritePaths" | "SystemCallErrorNumber" => {}
+                other => panic!("not in these tests: {other}"),
             }
         }
         view
     }
 
-    /// Judges them on a host where a unit with any of `failing` does not run; tells how many units that took.
-    async fn judged(
-        directives: &[Directive],
-        failing: &[Directive],
-    ) -> (Vec<(Directive, Enforcement)>, usize) {
+    /// Judges a user's strict unit on a host where none with any of `failing` runs; tells how many units that took.
+    async fn judged(failing: &[&str]) -> (Vec<(&'static str, Enforcement)>, usize) {
         let trials = RefCell::new(0);
         let trial = async |tried: &[Directive]| {
             *trials.borrow_mut() += 1;
-            let bad = tried.iter().any(|directive| failing.contains(directive));
-            let needs_users =
-                tried.len() > 1 && failing.is_empty() && !tried.contains(&Directive::PrivateUsers);
+            let bad = tried.iter().any(|directive| failing.contains(&directive.key));
+            let has_users = tried.iter().any(|directive| directive.key == USERS);
+            let needs_users = tried.len() > 1 && failing.is_empty() && !has_users;
             Ok(match bad || needs_users {
                 true => Trial::Failed("218/CAPABILITIES".into()),
                 false => Trial::Ran(Box::new(with(tried))),
             })
         };
-        let found = judge(directives, trial).await.unwrap();
+        let found = judge(&unit(Scope::User, 257), trial).await.unwrap();
         (found, trials.into_inner())
     }
 
+    fn fails() -> Enforcement {
+        Enforcement::Fails("218/CAPABILITIES".into())
+    }
+
     #[tokio::test]
-    async fn where_all_of_them_run_two_units_tell_it() {
-        let (found, trials) = judged(&MANY, &[]).await;
-        assert_eq!(found, MANY.map(|directive| (directive, Enforcement::Enforced)));
-        assert_eq!(trials, 2);
+    async fn where_all_of_them_run_one_unit_tells_it_and_one_for_each_that_is_not_seen() {
+        let (found, trials) = judged(&[]).await;
+        assert_eq!(found, STRICT.map(|name| (name, Enforcement::Enforced)));
+        assert_eq!(trials, 5);
     }
 
     #[tokio::test]
     async fn the_ones_to_blame_are_found_and_the_others_are_judged_together() {
-        let failing = [Directive::PrivateDevices, Directive::CapabilityBoundingSet];
-        let (found, trials) = judged(&MANY, &failing).await;
-        for (directive, became) in &found {
-            let expected = match failing.contains(directive) {
-                true => Enforcement::Fails("218/CAPABILITIES".into()),
-                false => Enforcement::Enforced,
-            };
-            assert_eq!(*became, expected, "{directive:?}");
-        }
-        assert_eq!(found.len(), MANY.len());
-        assert!(trials <= 12, "{trials} units");
+        let failing = ["PrivateDevices", "SystemCallFilter"];
+        let (found, trials) = judged(&failing).await;
+        let expected =
+            STRICT.map(|name| (name, if failing.contains(&name) { fails() } else { Enforcement::Enforced }));
+        assert_eq!(found, expected);
+        assert!(trials <= 20, "{trials} units");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_seen_from_inside_is_told_where_it_is_to_blame() {
+        let (found, _) = judged(&["ReadWritePaths"]).await;
+        let told = found.iter().filter(|(_, became)| *became != Enforcement::Enforced);
+        assert_eq!(told.collect::<Vec<_>>(), [&("ReadWritePaths", fails())]);
     }
 
     #[tokio::test]
     async fn without_a_namespace_of_users_the_others_are_still_judged() {
-        let (found, _) = judged(&MANY, &[Directive::PrivateUsers]).await;
-        assert_eq!(found[0], (Directive::PrivateUsers, Enforcement::Fails("218/CAPABILITIES".into())));
-        assert!(found[1..].iter().all(|(_, became)| *became == Enforcement::Enforced), "{found:?}");
+        let (found, _) = judged(&[USERS]).await;
+        let expected = STRICT.map(|name| (name, if name == USERS { fails() } else { Enforcement::Enforced }));
+        assert_eq!(found, expected);
     }
 
     #[tokio::test]
     async fn what_changes_nothing_is_ignored() {
         let trial = async |_: &[Directive]| Ok(Trial::Ran(Box::new(plain())));
-        let found = judge(&MANY, trial).await.unwrap();
-        assert_eq!(found, MANY.map(|directive| (directive, Enforcement::Ignored)));
+        let found = judge(&unit(Scope::User, 257), trial).await.unwrap();
+        assert_eq!(found, STRICT.map(|name| (name, Enforcement::Ignored)));
+    }
+
+    #[tokio::test]
+    async fn only_what_the_unit_of_that_version_sets_is_told() {
+        let names = async |set: Vec<Directive>| {
+            let trial = async |_: &[Directive]| Ok(Trial::Ran(Box::new(plain())));
+            let found = judge(&set, trial).await.unwrap();
+            found.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(unit(Scope::User, 252)).await, STRICT[..13]);
+        let of_machine = names(unit(Scope::System, 252)).await;
+        // Neither is seen from inside.
+        for unseen in ["DevicePolicy", "RemoveIPC"] {
+            assert!(unit(Scope::System, 252).iter().any(|directive| directive.key == unseen));
+            assert!(!of_machine.contains(&unseen), "{of_machine:?}");
+        }
+        for name in ["ProtectProc", "ProtectClock", "AmbientCapabilities", "PrivateDevices"] {
+            assert!(of_machine.contains(&name), "{name}: {of_machine:?}");
+        }
+        assert_eq!(names(Vec::new()).await, Vec::<&str>::new());
     }
 
     #[tokio::test]
     async fn filters_that_cannot_be_told_apart_are_counted_one_by_one() {
-        let directives = [Directive::RestrictRealtime, Directive::LockPersonality];
         let trial = async |tried: &[Directive]| {
-            let real = tried.iter().copied().filter(|directive| *directive == directives[0]);
+            let real = tried.iter().filter(|directive| directive.key == "RestrictRealtime").cloned();
             Ok(Trial::Ran(Box::new(with(&real.collect::<Vec<_>>()))))
         };
-        let found = judge(&directives, trial).await.unwrap();
-        assert_eq!(found[0].1, Enforcement::Enforced);
-        assert_eq!(found[1].1, Enforcement::Ignored);
+        let found = judge(&unit(Scope::User, 257), trial).await.unwrap();
+        let of = |name: &str| found.iter().find(|(one, _)| *one == name).map(|(_, became)| became);
+        assert_eq!(of("RestrictRealtime"), Some(&Enforcement::Enforced));
+        assert_eq!(of("LockPersonality"), Some(&Enforcement::Ignored));
     }
 
     #[tokio::test]
     async fn a_host_where_no_unit_runs_is_an_error() {
         let trial = async |_: &[Directive]| Ok(Trial::Failed("it was killed by SIGSYS".into()));
-        let error = judge(&MANY, trial).await.unwrap_err();
+        let error = judge(&unit(Scope::User, 257), trial).await.unwrap_err();
         assert_eq!(error.why().unwrap(), "it was killed by SIGSYS");
     }
 

@@ -3,7 +3,7 @@
 mod drop_in;
 mod file;
 mod properties;
-mod sandbox;
+pub(super) mod sandbox;
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::manager::{ANY_INSTANCE, Account, Error, Limits, Memory, OWN_ACCOUNT, 
 
 pub(super) use drop_in::UnitText;
 pub(super) use file::{DROP_IN, drop_in, is_ours, service_file, socket_file};
-pub(super) use properties::transient_properties;
+pub(super) use properties::{directive_properties, transient_properties};
 
 /// Exit codes after which another try cannot help: bad usage (2) and a bad config (78, `EX_CONFIG`).
 const HOPELESS_EXITS: [i32; 2] = [2, 78];

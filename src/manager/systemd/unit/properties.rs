@@ -101,6 +101,15 @@ pub(in crate::manager::systemd) fn transient_properties(
     Ok(unit.properties)
 }
 
+/// The properties that these directives of a sandbox are.
+pub(in crate::manager::systemd) fn directive_properties(directives: &[Directive]) -> Properties {
+    let mut unit = Builder::default();
+    for directive in directives {
+        unit.directive(directive);
+    }
+    unit.properties
+}
+
 #[derive(Default)]
 struct Builder {
     properties: Properties,

@@ -105,7 +105,11 @@ static PRIVILEGED: [Directive; 5] = [
 ];
 
 /// The directives for that unit.
-pub(super) fn directives(spec: &UnitSpec, scope: Scope, version: Version) -> Result<Vec<Directive>, Error> {
+pub(in crate::manager::systemd) fn directives(
+    spec: &UnitSpec,
+    scope: Scope,
+    version: Version,
+) -> Result<Vec<Directive>, Error> {
     let strict = spec.sandbox == Sandbox::Strict;
     if spec.sandbox == Sandbox::Off {
         return Ok(Vec::new());
