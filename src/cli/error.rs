@@ -187,8 +187,8 @@ impl From<LockError> for Error {
     }
 }
 
-impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
         Self::new(Exit::Failed, error.to_string())
     }
 }

@@ -32,14 +32,12 @@ impl Systemd {
     pub(super) async fn start_instance(&self, request: &StartRequest) -> Result<Started, Error> {
         let deadline = Instant::now() + request.timeout;
         let (transient, kept) = (request.name.unit(), request.name.template_unit());
-        // One of them may have been given up, which is over now.
         for unit in [&kept, &transient] {
             if let Some(running) =
                 self.already_running(&request.name, unit, request.timeout, deadline).await?
             {
                 return Ok(Started::AlreadyRunning(running));
             }
-            self.reset_failed(unit).await?;
         }
         let (unit, properties) = match &request.run {
             Run::Transient(spec) => {
@@ -177,6 +175,10 @@ impl Systemd {
         let Some(state) = self.state_of(unit).await? else { return Ok(None) };
         if state.active.is_up() {
             return Ok(Some(state.into_managed(name.clone(), unit.to_owned())));
+        }
+        if state.active == ActiveState::Failed {
+            // It was given up, which is over now.
+            self.reset_failed(unit).await?;
         }
         if !state.active.is_changing() {
             return Ok(None);
