@@ -22,6 +22,9 @@ pub struct Holder {
     pub pid: u32,
     /// The config it serves, or where the default config would be.
     pub config: PathBuf,
+    /// Whether the file that says so is the caller's own: another user's may say anything.
+    #[serde(skip)]
+    pub is_own: bool,
 }
 
 /// Why a lock was not had.
@@ -62,7 +65,8 @@ impl Lock {
             };
             match file.try_lock() {
                 Ok(()) if is_the_one(&file, &path) => {
-                    let holder = Holder { pid: std::process::id(), config: instance.identity() };
+                    let holder =
+                        Holder { pid: std::process::id(), config: instance.identity(), is_own: true };
                     write(&file, &holder).map_err(failed)?;
                     return Ok(Self { _file: file, path });
                 }
@@ -161,7 +165,10 @@ fn write(mut file: &File, holder: &Holder) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> Option<Holder> {
-    serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
+    let file = File::open(path).ok()?;
+    let is_own = file.metadata().ok()?.uid() == rustix::process::geteuid().as_raw();
+    let holder: Holder = serde_json::from_str(&io::read_to_string(file).ok()?).ok()?;
+    Some(Holder { is_own, ..holder })
 }
 
 #[cfg(test)]
@@ -199,6 +206,20 @@ mod tests {
         assert!(clean_up(&instance).expect("possible"));
         assert!(!instance.runtime_dir().exists());
         assert!(!clean_up(&instance).expect("possible"), "nothing is left to do");
+    }
+
+    #[test]
+    fn a_lock_of_another_user_is_known_as_such() {
+        let root = tempfile::tempdir().expect("a folder");
+        let instance = instance(root.path());
+        let _lock = Lock::take(&instance).expect("free");
+        let is_own = || told(instance.paths(), instance.name()).expect("it says who it is").is_own;
+        assert!(is_own());
+        // Only root can give a file away.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(instance.lock_file(), Some(65534), None).expect("given away");
+            assert!(!is_own());
+        }
     }
 
     #[test]

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use crate::bridge::{everything, get, refused};
 use crate::machine::Machine;
 
-crate::tests![roots_bridge_is_the_machines_and_runs_as_the_user_of_its_config];
+crate::tests![
+    roots_bridge_is_the_machines_and_runs_as_the_user_of_its_config,
+    a_bridges_user_does_not_choose_what_root_restarts,
+];
 
 fn roots_bridge_is_the_machines_and_runs_as_the_user_of_its_config(machine: &Machine) {
     let text = json!({
@@ -53,4 +56,30 @@ fn roots_bridge_is_the_machines_and_runs_as_the_user_of_its_config(machine: &Mac
     assert_eq!(machine.root(&units).success(), "");
     assert_eq!(machine.root(&["find", "/run/foxxy-bridge", "-mindepth", "1"]).stdout, "");
     machine.root(&["rm", "-r", "/etc/foxxy-bridge"]).success();
+}
+
+fn a_bridges_user_does_not_choose_what_root_restarts(machine: &Machine) {
+    let config = |user: &str| {
+        json!({ "mcpServers": {}, "bridge": { "port": 8840, "daemon": { "user": user } } }).to_string()
+    };
+    let write = "mkdir -p /etc/foxxy-bridge; printf '%s' \"$1\" > /etc/foxxy-bridge/work.json";
+    machine.root(&["sh", "-euc", write, "sh", &config("loner")]).success();
+    let foxxy = |arguments: &[&str]| machine.root(&[&["foxxy-bridge"], arguments].concat());
+    foxxy(&["--config", "/etc/foxxy-bridge/work.json", "server", "start", "--daemon"]).success();
+    let lie = "printf '%s' \"$1\" > ~/other.json; \
+        printf '{\"pid\":1,\"config\":\"%s/other.json\"}' ~ > /run/foxxy-bridge/work/lock";
+    machine.loner(&["sh", "-euc", lie, "sh", &config("root")]).success();
+
+    let list = foxxy(&["server", "list", "--format", "json"]).success();
+    let list: Value = serde_json::from_str(&list).expect("JSON");
+    assert_eq!(list[0]["config"], "/etc/foxxy-bridge/work.json");
+    for command in ["restart", "reload"] {
+        foxxy(&["server", command, "work"]).success();
+        let pid = machine.root(&["systemctl", "show", "--value", "--property=MainPID", "foxxy-bridge-work"]);
+        let user = machine.root(&["ps", "-o", "user=", "-p", pid.success().trim()]).success();
+        assert_eq!(user.trim(), "loner", "after a {command}");
+        machine.loner(&["sh", "-euc", lie, "sh", &config("root")]).success();
+    }
+    foxxy(&["server", "stop", "work"]).success();
+    machine.root(&["rm", "-r", "/etc/foxxy-bridge", "/home/loner/other.json"]).success();
 }

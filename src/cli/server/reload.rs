@@ -32,8 +32,11 @@ async fn reload(survey: &Survey, paths: &Paths, name: &Name, context: &Context) 
     let config = known.config().filter(|path| path.exists());
     let instance = Instance::new(name.clone(), config.clone(), paths.clone())?;
     // Variables that the config names only now are in this shell, not in the bridge's environment. What is wrong with
-    // the config is for the bridge to say, so that its status says it too.
-    if let Ok(read) = context.read_with(config.as_deref(), &Variables::new()) {
+    // the config is for the bridge to say, so that its status says it too. Of another user's bridge that no manager keeps
+    // the config is not known.
+    if known.config().is_some()
+        && let Ok(read) = context.read_with(config.as_deref(), &Variables::new())
+    {
         unit::write_environment(&instance, &read)?;
     }
     match client::reload(&instance.control_socket()).await {

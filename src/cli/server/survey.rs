@@ -75,9 +75,10 @@ impl Known {
         self.managed.as_ref().map(|managed| managed.unit.as_str()).or_else(said)
     }
 
-    /// Its config, or where the default config would be.
+    /// Its config, or where the default config would be; `None` when only another user's process names one, which may
+    /// be any.
     pub(super) fn config(&self) -> Option<PathBuf> {
-        let held = self.holder.as_ref().map(|holder| holder.config.clone());
+        let held = self.holder.as_ref().filter(|holder| holder.is_own).map(|holder| holder.config.clone());
         held.or_else(|| self.managed.as_ref().and_then(|managed| managed.config.clone()))
     }
 
@@ -118,18 +119,23 @@ impl Survey {
         for (name, (mut holder, mut status)) in names.into_iter().zip(answers) {
             let mut managed =
                 managed.iter().position(|managed| managed.name == name).map(|at| managed.swap_remove(at));
-            // It serves by its manager's word, and did not answer: it may have begun to in between.
-            if let (Err(error), Some(State::Running), Ok(manager)) =
-                (&status, managed.as_ref().map(|managed| &managed.state), &manager)
+            if let (Some(State::Running), Ok(manager)) =
+                (managed.as_ref().map(|managed| &managed.state), &manager)
             {
-                if matches!(error, AskError::NotRunning { .. }) {
+                let silent = status.is_err();
+                // It serves by its manager's word, and did not answer: it may have begun to in between.
+                if matches!(status, Err(AskError::NotRunning { .. })) {
                     (holder, status) = ask(paths, &name).await;
                 }
-                managed = manager.find(&name).await?;
+                // Its command line, which the list does not tell, is what names its config.
+                if silent || !is_own(&holder) {
+                    managed = manager.find(&name).await?;
+                }
             }
-            if let Some(managed) = managed.as_mut().filter(|_| holder.is_none()) {
+            if let Some(managed) = managed.as_mut().filter(|_| !is_own(&holder)) {
                 // One whose command line names none has the one of its name.
-                managed.config.get_or_insert_with(|| paths.named_config(&name));
+                let config = managed.config.take().unwrap_or_else(|| paths.named_config(&name));
+                managed.config = Some(std::fs::canonicalize(&config).unwrap_or(config));
             }
             let one = Known { name, managed, holder, status };
             // A folder alone is what a bridge that was killed has left.
@@ -287,6 +293,11 @@ async fn kept(
         Err(_) => Vec::new(),
     };
     Ok((manager, managed))
+}
+
+/// Whether somebody runs whose word on the config counts.
+fn is_own(holder: &Option<Holder>) -> bool {
+    holder.as_ref().is_some_and(|holder| holder.is_own)
 }
 
 /// Who runs the instance of that name, and what it says of itself.
