@@ -6,6 +6,7 @@ pub mod environment;
 pub mod lock;
 mod name;
 mod paths;
+mod small_file;
 
 use std::ffi::OsString;
 use std::fmt;

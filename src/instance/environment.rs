@@ -8,18 +8,21 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown, fchown};
 use std::path::Path;
 
-use super::Instance;
+use super::{Instance, small_file};
 
 /// What systemd reads with a backslash before it inside double quotes (systemd.exec(5), `EnvironmentFile=`).
 const ESCAPED: [char; 4] = ['"', '\\', '`', '$'];
+
+/// The most that such a file is read of, in bytes: a process cannot be given as much.
+const MOST: u64 = 8 << 20;
 
 /// Variables by name.
 pub type Variables = BTreeMap<String, String>;
 
 /// The variables in that file of an instance; none when it is not there.
 pub fn read(path: &Path) -> io::Result<Variables> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(parse(&text)),
+    match small_file::read(path, MOST) {
+        Ok((text, _)) => Ok(parse(&text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Variables::new()),
         Err(error) => Err(error),
     }
@@ -132,6 +135,16 @@ mod tests {
             render(&variables.into()),
             "A=\"plain\"\nB=\"a \\\"b\\\" \\$c \\`d\\` \\\\e # f\nnext\"\nC=\"\"\n"
         );
+    }
+
+    #[test]
+    fn a_pipe_or_a_link_in_place_of_the_variables_is_an_error_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, link, gone) = (folder.path().join("a"), folder.path().join("b"), folder.path().join("c"));
+        small_file::make_pipe(&pipe);
+        std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+        assert!(read(&pipe).is_err() && read(&link).is_err());
+        assert_eq!(read(&gone).unwrap(), Variables::new());
     }
 
     proptest! {

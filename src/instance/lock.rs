@@ -3,17 +3,22 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
-use super::{Instance, Name, Paths};
+use super::{Instance, Name, Paths, small_file};
 
 /// Whoever cleans up holds a lock for a moment: a start tries again for this long before it believes in a bridge.
 const ATTEMPTS: u32 = 10;
 const BETWEEN: Duration = Duration::from_millis(50);
+
+/// The most that a lock file is read of, in bytes: more than the longest path takes in JSON.
+const MOST: u64 = 64 << 10;
 
 /// What the holder of a lock says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,8 +101,16 @@ impl Drop for Lock {
 pub fn holder(paths: &Paths, name: &Name) -> Option<Holder> {
     // A connection is made by the kernel, without the bridge; the lock itself must not be touched, since a bridge that
     // starts at this moment would find it taken.
-    UnixStream::connect(paths.control_socket(name)).ok()?;
-    told(paths, name)
+    if listens(&paths.control_socket(name)) { told(paths, name) } else { None }
+}
+
+/// Whether somebody listens on that socket, even if so many wait to be let in that there is no room for another.
+fn listens(path: &Path) -> bool {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let Ok(address) = SocketAddrUnix::new(path) else { return false };
+    let connected = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .and_then(|socket| net::connect(&socket, &address));
+    matches!(connected, Ok(()) | Err(Errno::AGAIN))
 }
 
 /// What the last holder of that lock has said of itself, for one who knows that it runs.
@@ -138,15 +151,19 @@ pub fn clean_up(instance: &Instance) -> Result<bool, LockError> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    File::options()
+    let no_link = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .custom_flags(no_link)
-        .open(path)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(small_file::no_file());
+    }
+    Ok(file)
 }
 
 /// Whether the file that was locked is still the one that others would lock.
@@ -165,10 +182,9 @@ fn write(mut file: &File, holder: &Holder) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> Option<Holder> {
-    let file = File::open(path).ok()?;
-    let is_own = file.metadata().ok()?.uid() == rustix::process::geteuid().as_raw();
-    let holder: Holder = serde_json::from_str(&io::read_to_string(file).ok()?).ok()?;
-    Some(Holder { is_own, ..holder })
+    let (text, owner) = small_file::read(path, MOST).ok()?;
+    let holder: Holder = serde_json::from_str(&text).ok()?;
+    Some(Holder { is_own: owner == rustix::process::geteuid().as_raw(), ..holder })
 }
 
 #[cfg(test)]
@@ -206,6 +222,38 @@ mod tests {
         assert!(clean_up(&instance).expect("possible"));
         assert!(!instance.runtime_dir().exists());
         assert!(!clean_up(&instance).expect("possible"), "nothing is left to do");
+    }
+
+    #[test]
+    fn a_bridge_that_lets_nobody_in_runs() {
+        let root = tempfile::tempdir().expect("a folder");
+        let instance = instance(root.path());
+        let _lock = Lock::take(&instance).expect("free");
+        let address = SocketAddrUnix::new(instance.control_socket()).expect("an address");
+        let socket = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+        net::bind(&socket, &address).expect("bound");
+        assert_eq!(holder(instance.paths(), instance.name()), None, "nobody listens yet");
+        net::listen(&socket, 0).expect("listening");
+        // The first fills the backlog; there is no room for those after it.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let others = [(); 4].map(|()| {
+            let other = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+            let other = other.expect("a socket");
+            let full = net::connect(&other, &address) == Err(Errno::AGAIN);
+            (other, full)
+        });
+        assert!(others.iter().any(|(_, full)| *full), "the backlog is not full");
+        assert!(holder(instance.paths(), instance.name()).is_some());
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_the_lock_holds_nobody_up() {
+        let root = tempfile::tempdir().expect("a folder");
+        let instance = instance(root.path());
+        fs::create_dir_all(instance.runtime_dir()).expect("a folder");
+        small_file::make_pipe(&instance.lock_file());
+        assert_eq!(told(instance.paths(), instance.name()), None);
+        assert!(matches!(Lock::take(&instance), Err(LockError::Io { .. })));
     }
 
     #[test]
