@@ -1,10 +1,10 @@
 //! How a command ends: an exit code, and what to say about it.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use crate::config::{Invalid, InvalidKind};
-use crate::instance::{InstanceError, LockError, NameError, PathsError};
+use crate::instance::{InstanceError, LockError, NameError, PathsError, Scope};
 use crate::manager::systemd::linger::LingerError;
 use crate::{daemon, manager};
 
@@ -19,6 +19,8 @@ pub(crate) enum Exit {
     NotRunning,
     /// `server-status`: no bridge has that name.
     UnknownName,
+    /// It was asked for what does not go together; clap ends with the same.
+    Usage,
     /// There is no service manager to ask.
     Unavailable,
     /// This user may not do that.
@@ -32,6 +34,7 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Ok => 0,
             Exit::Failed => 1,
+            Exit::Usage => 2,
             Exit::NotRunning => 3,
             Exit::UnknownName => 4,
             Exit::Unavailable => 69,
@@ -40,6 +43,9 @@ impl From<Exit> for ExitCode {
         })
     }
 }
+
+/// What to do where only root may.
+pub(crate) const AS_ROOT: &str = "use sudo, or your own manager: --user";
 
 /// Why a command did not do what it was asked: what, why, and what to do about it.
 #[derive(Debug)]
@@ -55,6 +61,19 @@ impl Error {
     /// One that says what; `because` and `hint` add to it.
     pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
         Self { exit, what: what.into(), why: Vec::new(), hint: None }
+    }
+
+    /// That a file of an instance of that scope cannot be used: `why` names it.
+    pub(crate) fn of_file(what: impl Into<String>, why: String, error: &io::Error, scope: Scope) -> Self {
+        match (error.kind(), scope) {
+            (ErrorKind::PermissionDenied, Scope::System) => {
+                Self::new(Exit::NotPermitted, what).because(why).hint(AS_ROOT)
+            }
+            (ErrorKind::PermissionDenied, Scope::User) => {
+                Self::new(Exit::NotPermitted, what).because(why).hint("check who owns it")
+            }
+            _ => Self::new(Exit::Failed, what).because(why),
+        }
     }
 
     /// Adds why.
@@ -115,8 +134,10 @@ impl From<&manager::Error> for Error {
         told.why.extend(error.why());
         told.hint = error.hint();
         if let manager::Error::DidNotStart(failure) = error {
-            if failure.exit_code == Some(78) {
-                told.exit = Exit::BadConfig;
+            match failure.exit_code {
+                Some(77) => told.exit = Exit::NotPermitted,
+                Some(78) => told.exit = Exit::BadConfig,
+                _ => {}
             }
             let said = failure.status_text.as_deref().unwrap_or_default();
             for message in failure.log.iter().map(|entry| entry.message.as_str()) {
@@ -182,12 +203,17 @@ impl From<PathsError> for Error {
 
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
-        Self::new(Exit::Failed, error.to_string())
+        match &error {
+            LockError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                Self::new(Exit::NotPermitted, error.to_string()).hint("check who owns it, or use sudo")
+            }
+            _ => Self::new(Exit::Failed, error.to_string()),
+        }
     }
 }
 
-impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
         Self::new(Exit::Failed, error.to_string())
     }
 }

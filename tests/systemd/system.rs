@@ -10,6 +10,7 @@ use crate::machine::Machine;
 crate::tests![
     roots_bridge_is_the_machines_and_runs_as_the_user_of_its_config,
     a_bridges_user_does_not_choose_what_root_restarts,
+    a_config_that_the_bridges_user_may_not_read_is_a_matter_of_permission,
 ];
 
 fn roots_bridge_is_the_machines_and_runs_as_the_user_of_its_config(machine: &Machine) {
@@ -45,7 +46,15 @@ fn roots_bridge_is_the_machines_and_runs_as_the_user_of_its_config(machine: &Mac
     assert!(show.contains("Type=notify"), "{show}");
     assert!(!machine.user(&["systemctl", "show", "foxxy-bridge-default"]).success().contains("s3cr3t"));
     assert!(foxxy(&["logs"]).success().contains("e: connected: "));
-    refused(machine.user(&["foxxy-bridge", "server", "stop", "--system"]), 77);
+    for command in
+        ["start --daemon", "start --daemon --force", "stop", "restart", "reload", "enable", "status"]
+    {
+        let typed = format!("foxxy-bridge server {command} --system");
+        let stderr = refused(machine.user(&typed.split(' ').collect::<Vec<_>>()), 77);
+        assert!(stderr.contains("hint: use sudo"), "{command}: {stderr}");
+    }
+    let said = machine.user(&["foxxy-bridge", "server", "status", "--system", "--format", "json"]);
+    assert_eq!(said.code, Some(77), "{said}");
 
     foxxy(&["restart"]).success();
     assert_eq!(get(machine, "http://127.0.0.1:8350/readyz"), "200");
@@ -82,4 +91,32 @@ fn a_bridges_user_does_not_choose_what_root_restarts(machine: &Machine) {
     }
     foxxy(&["server", "stop", "work"]).success();
     machine.root(&["rm", "-r", "/etc/foxxy-bridge", "/home/loner/other.json"]).success();
+}
+
+fn a_config_that_the_bridges_user_may_not_read_is_a_matter_of_permission(machine: &Machine) {
+    let text = json!({ "mcpServers": {}, "bridge": { "port": 8841, "daemon": { "user": "loner" } } });
+    let write = "mkdir -p /etc/foxxy-bridge; printf '%s' \"$1\" > /etc/foxxy-bridge/shut.json; \
+        chmod 0600 /etc/foxxy-bridge/shut.json";
+    machine.root(&["sh", "-euc", write, "sh", &text.to_string()]).success();
+    let foxxy = |arguments: &[&str]| {
+        let typed = [&["foxxy-bridge", "--config", "/etc/foxxy-bridge/shut.json", "server"], arguments];
+        machine.root(&typed.concat())
+    };
+    let stderr = refused(foxxy(&["start", "--daemon"]), 77);
+    assert!(stderr.contains("(exit code 77)") && stderr.contains("shut.json"), "{stderr}");
+    // Nor does it help to try again.
+    foxxy(&["enable"]).success();
+    machine.root(&["systemctl", "start", "foxxy-bridge@shut"]).failure(1);
+    let show = ["systemctl", "show", "--value", "--property=NRestarts,ActiveState", "foxxy-bridge@shut"];
+    let shown = machine.root(&show).success();
+    let mut lines: Vec<&str> = shown.split_whitespace().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["0", "failed"]);
+    foxxy(&["disable"]).success();
+    machine.root(&["systemctl", "reset-failed"]).success();
+    for command in ["enable", "stop", "restart", "start --daemon"] {
+        let typed = format!("foxxy-bridge --config nope.json server {command}");
+        refused(machine.root(&typed.split(' ').collect::<Vec<_>>()), 78);
+    }
+    machine.root(&["rm", "-r", "/etc/foxxy-bridge"]).success();
 }

@@ -48,6 +48,7 @@ impl Known {
             (Ok(status), ..) if status.state == BridgeState::Stopping => "stopping".to_owned(),
             (Ok(_), ..) => "running".to_owned(),
             (Err(_), Some(managed), None) => managed.state.to_string(),
+            (Err(AskError::NotPermitted { .. }), Some(managed), _) => managed.state.to_string(),
             (Err(_), Some(managed), _) if managed.state != State::Running => managed.state.to_string(),
             (Err(_), ..) => "unresponsive".to_owned(),
         }
