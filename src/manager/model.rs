@@ -228,6 +228,8 @@ pub enum Stopped {
     Clean,
     /// It had to be killed.
     Killed,
+    /// It had failed and was given up, which is forgotten now.
+    GivenUp,
     /// It was not running.
     NotRunning,
 }

@@ -112,8 +112,10 @@ fn a_config_that_the_bridges_user_may_not_read_is_a_matter_of_permission(machine
     let mut lines: Vec<&str> = shown.split_whitespace().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["0", "failed"]);
+    assert_eq!(foxxy(&["stop"]).success(), "stopped shut: it had failed and was given up\n");
+    let state = ["systemctl", "show", "--value", "--property=ActiveState", "foxxy-bridge@shut"];
+    assert_eq!(machine.root(&state).success(), "inactive\n");
     foxxy(&["disable"]).success();
-    machine.root(&["systemctl", "reset-failed"]).success();
     for command in ["enable", "stop", "restart", "start --daemon"] {
         let typed = format!("foxxy-bridge --config nope.json server {command}");
         refused(machine.root(&typed.split(' ').collect::<Vec<_>>()), 78);

@@ -44,6 +44,7 @@ fn tell(stopped: Stopped, survey: &Survey, name: &Name, all: bool) -> Result<(),
     match stopped {
         Stopped::Clean => output::say(format!("stopped {name}")),
         Stopped::Killed => output::say(format!("killed {name}")),
+        Stopped::GivenUp => output::say(format!("stopped {name}: it had failed and was given up")),
         // It ended by itself in between, which is what was wanted.
         Stopped::NotRunning if all => output::say(format!("{name} was not running any more")),
         Stopped::NotRunning => return Err(survey.unknown(name, Exit::Failed)),

@@ -8,7 +8,7 @@ use zbus::proxy::CacheProperties;
 use zbus_systemd::systemd1::ServiceProxy;
 
 use super::jobs::JobError;
-use super::state::{ServiceResult, UnitState};
+use super::state::{ActiveState, ServiceResult, UnitState};
 use super::{Systemd, is_systemd_error};
 use crate::instance::Name;
 use crate::manager::{Error, Stopped};
@@ -41,6 +41,9 @@ impl Systemd {
             let Some(state) = self.state_of(&unit).await? else { continue };
             if state.active.is_down() && self.processes(&unit).await.is_empty() {
                 self.reset_failed(&unit).await?;
+                if state.active == ActiveState::Failed && outcome == Stopped::NotRunning {
+                    outcome = Stopped::GivenUp;
+                }
                 continue;
             }
             // Held, so that how it ended can be read when it has.
@@ -55,8 +58,8 @@ impl Systemd {
             self.release(&unit).await;
             match stopped? {
                 Stopped::Killed => outcome = Stopped::Killed,
-                Stopped::Clean if outcome == Stopped::NotRunning => outcome = Stopped::Clean,
-                Stopped::Clean | Stopped::NotRunning => {}
+                Stopped::Clean if outcome != Stopped::Killed => outcome = Stopped::Clean,
+                Stopped::Clean | Stopped::GivenUp | Stopped::NotRunning => {}
             }
         }
         Ok(outcome)

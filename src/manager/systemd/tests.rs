@@ -250,6 +250,15 @@ async fn a_stop_or_restart_is_waited_for_as_long_as_its_unit_allows() {
 }
 
 #[tokio::test]
+async fn a_bridge_that_was_given_up_is_forgotten_by_a_stop() {
+    let fake = Fake::new();
+    fake.script().state = Some(failed_state());
+    assert_eq!(stop(&fake, false, LONG).await.unwrap(), Stopped::GivenUp);
+    assert_eq!(fake.calls(), ["ResetFailedUnit"]);
+    assert_eq!(stop(&fake, false, LONG).await.unwrap(), Stopped::NotRunning);
+}
+
+#[tokio::test]
 async fn stopping_what_is_not_there_touches_nothing() {
     let fake = Fake::new();
     assert_eq!(stop(&fake, false, LONG).await.unwrap(), Stopped::NotRunning);
