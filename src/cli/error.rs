@@ -1,11 +1,10 @@
 //! How a command ends: an exit code, and what to say about it.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use crate::config::{Invalid, InvalidKind};
-use crate::instance::{InstanceError, LockError, NameError, PathsError};
-use crate::manager::ErrorKind;
+use crate::instance::{InstanceError, LockError, NameError, PathsError, Scope};
 use crate::manager::systemd::linger::LingerError;
 use crate::{daemon, manager};
 
@@ -20,6 +19,8 @@ pub(crate) enum Exit {
     NotRunning,
     /// `server-status`: no bridge has that name.
     UnknownName,
+    /// It was asked for what does not go together; clap ends with the same.
+    Usage,
     /// There is no service manager to ask.
     Unavailable,
     /// This user may not do that.
@@ -33,6 +34,7 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Ok => 0,
             Exit::Failed => 1,
+            Exit::Usage => 2,
             Exit::NotRunning => 3,
             Exit::UnknownName => 4,
             Exit::Unavailable => 69,
@@ -42,15 +44,18 @@ impl From<Exit> for ExitCode {
     }
 }
 
-impl From<ErrorKind> for Exit {
-    fn from(kind: ErrorKind) -> Self {
+impl From<manager::ErrorKind> for Exit {
+    fn from(kind: manager::ErrorKind) -> Self {
         match kind {
-            ErrorKind::Unreachable => Self::Unavailable,
-            ErrorKind::NotPermitted => Self::NotPermitted,
-            ErrorKind::NotRunning | ErrorKind::Failed => Self::Failed,
+            manager::ErrorKind::Unreachable => Self::Unavailable,
+            manager::ErrorKind::NotPermitted => Self::NotPermitted,
+            manager::ErrorKind::NotRunning | manager::ErrorKind::Failed => Self::Failed,
         }
     }
 }
+
+/// What to do where only root may.
+pub(crate) const AS_ROOT: &str = "use sudo, or your own manager: --user";
 
 /// Why a command did not do what it was asked: what, why, and what to do about it.
 #[derive(Debug)]
@@ -66,6 +71,19 @@ impl Error {
     /// One that says what; `because` and `hint` add to it.
     pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
         Self { exit, what: what.into(), why: Vec::new(), hint: None }
+    }
+
+    /// That a file of an instance of that scope cannot be used: `why` names it.
+    pub(crate) fn of_file(what: impl Into<String>, why: String, error: &io::Error, scope: Scope) -> Self {
+        match (error.kind(), scope) {
+            (ErrorKind::PermissionDenied, Scope::System) => {
+                Self::new(Exit::NotPermitted, what).because(why).hint(AS_ROOT)
+            }
+            (ErrorKind::PermissionDenied, Scope::User) => {
+                Self::new(Exit::NotPermitted, what).because(why).hint("check who owns it")
+            }
+            _ => Self::new(Exit::Failed, what).because(why),
+        }
     }
 
     /// Adds why.
@@ -121,8 +139,10 @@ impl From<&manager::Error> for Error {
         told.why.extend(error.why());
         told.hint = error.hint();
         if let manager::Error::DidNotStart(failure) = error {
-            if failure.exit_code == Some(78) {
-                told.exit = Exit::BadConfig;
+            match failure.exit_code {
+                Some(77) => told.exit = Exit::NotPermitted,
+                Some(78) => told.exit = Exit::BadConfig,
+                _ => {}
             }
             let said = failure.status_text.as_deref().unwrap_or_default();
             for message in failure.log.iter().map(|entry| entry.message.as_str()) {
@@ -160,7 +180,7 @@ impl From<InstanceError> for Error {
     fn from(error: InstanceError) -> Self {
         let exit = match &error {
             InstanceError::Config { source, .. } => match source.kind() {
-                io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+                ErrorKind::PermissionDenied => Exit::NotPermitted,
                 _ => Exit::BadConfig,
             },
             InstanceError::NameHeld { .. } | InstanceError::SocketPathTooLong { .. } => Exit::Failed,
@@ -183,7 +203,12 @@ impl From<PathsError> for Error {
 
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
-        Self::new(Exit::Failed, error.to_string())
+        match &error {
+            LockError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                Self::new(Exit::NotPermitted, error.to_string()).hint("check who owns it, or use sudo")
+            }
+            _ => Self::new(Exit::Failed, error.to_string()),
+        }
     }
 }
 

@@ -84,19 +84,21 @@ impl Folder {
         fchown(&self.0, Some(owner.user), Some(owner.group))
     }
 
-    /// What is in a file of this folder that is no link, has no other name and is of a bearable length.
+    /// What is in a file of this folder that is no link, has no other name and is of a bearable length, and the uid of its
+    /// owner.
     ///
     /// # Errors
     /// From the system; `InvalidInput` for what is no such file.
-    pub fn read(&self, name: &OsStr) -> io::Result<Vec<u8>> {
+    pub fn read(&self, name: &OsStr) -> io::Result<(Vec<u8>, u32)> {
         // A pipe would be waited for.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(openat(&self.0, name, flags, Mode::empty())?);
         plain(&file)?;
+        let owner = file.metadata()?.uid();
         let mut bytes = Vec::new();
         let length = file.take(LONGEST + 1).read_to_end(&mut bytes)?;
         match u64::try_from(length) {
-            Ok(length) if length <= LONGEST => Ok(bytes),
+            Ok(length) if length <= LONGEST => Ok((bytes, owner)),
             _ => Err(io::ErrorKind::FileTooLarge.into()),
         }
     }
@@ -135,6 +137,14 @@ impl Folder {
 /// # Errors
 /// As there.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_with_owner(path).map(|(bytes, _)| bytes)
+}
+
+/// The same with the uid of the file's owner.
+///
+/// # Errors
+/// As there.
+pub fn read_with_owner(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     let (folder, name) = parts(path)?;
     let (above, _) = parts(folder)?;
     Folder::below(above, folder)?.read(name)
@@ -245,7 +255,7 @@ mod tests {
         for name in ["soft", "hard", "pipe"] {
             folder.read(name.as_ref()).expect_err(name);
         }
-        assert_eq!(folder.read("plain".as_ref()).unwrap(), b"text");
+        assert_eq!(folder.read("plain".as_ref()).unwrap().0, b"text");
         assert_eq!(folder.read("none".as_ref()).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
@@ -256,7 +266,7 @@ mod tests {
         file.set_len(LONGEST + 1).unwrap();
         assert_eq!(folder.read("long".as_ref()).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         file.set_len(3).unwrap();
-        assert_eq!(folder.read("long".as_ref()).unwrap(), [0; 3]);
+        assert_eq!(folder.read("long".as_ref()).unwrap().0, [0; 3]);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use super::{Instance, Name, Paths};
@@ -23,6 +25,9 @@ pub struct Holder {
     pub pid: u32,
     /// The config it serves, or where the default config would be.
     pub config: PathBuf,
+    /// Whether the file that says so is the caller's own: another user's may say anything.
+    #[serde(skip)]
+    pub is_own: bool,
 }
 
 /// Why a lock was not had.
@@ -63,7 +68,8 @@ impl Lock {
             };
             match file.try_lock() {
                 Ok(()) if is_the_one(&file, &path) => {
-                    let holder = Holder { pid: std::process::id(), config: instance.identity() };
+                    let holder =
+                        Holder { pid: std::process::id(), config: instance.identity(), is_own: true };
                     write(&file, &holder).map_err(failed)?;
                     return Ok(Self { _file: file, path });
                 }
@@ -93,8 +99,16 @@ impl Drop for Lock {
 pub fn holder(paths: &Paths, name: &Name) -> Option<Holder> {
     // A connection is made by the kernel, without the bridge; the lock itself must not be touched, since a bridge that
     // starts at this moment would find it taken.
-    UnixStream::connect(paths.control_socket(name)).ok()?;
-    told(paths, name)
+    if listens(&paths.control_socket(name)) { told(paths, name) } else { None }
+}
+
+/// Whether somebody listens on that socket, even if so many wait to be let in that there is no room for another.
+fn listens(path: &Path) -> bool {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let Ok(address) = SocketAddrUnix::new(path) else { return false };
+    let connected = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .and_then(|socket| net::connect(&socket, &address));
+    matches!(connected, Ok(()) | Err(Errno::AGAIN))
 }
 
 /// What the last holder of that lock has said of itself, for one who knows that it runs.
@@ -135,7 +149,7 @@ pub fn clean_up(instance: &Instance) -> Result<bool, LockError> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let no_link = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = File::options()
         .read(true)
         .write(true)
@@ -165,12 +179,16 @@ fn write(mut file: &File, holder: &Holder) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> Option<Holder> {
-    serde_json::from_slice(&file::read(path).ok()?).ok()
+    let (text, owner) = file::read_with_owner(path).ok()?;
+    let holder: Holder = serde_json::from_slice(&text).ok()?;
+    Some(Holder { is_own: owner == rustix::process::geteuid().as_raw(), ..holder })
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
     use crate::instance::Scope;
@@ -224,6 +242,53 @@ mod tests {
             clean_up(&instance).expect_err("not ours to clean up");
             assert_eq!(fs::read_to_string(&target).expect("a file"), text);
             fs::remove_file(instance.lock_file()).expect("the link");
+        }
+    }
+
+    #[test]
+    fn a_bridge_that_lets_nobody_in_runs() {
+        let root = tempfile::tempdir().expect("a folder");
+        let instance = instance(root.path());
+        let _lock = Lock::take(&instance).expect("free");
+        let address = SocketAddrUnix::new(instance.control_socket()).expect("an address");
+        let socket = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+        net::bind(&socket, &address).expect("bound");
+        assert_eq!(holder(instance.paths(), instance.name()), None, "nobody listens yet");
+        net::listen(&socket, 0).expect("listening");
+        // The first fills the backlog; there is no room for those after it.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let others = [(); 4].map(|()| {
+            let other = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+            let other = other.expect("a socket");
+            let full = net::connect(&other, &address) == Err(Errno::AGAIN);
+            (other, full)
+        });
+        assert!(others.iter().any(|(_, full)| *full), "the backlog is not full");
+        assert!(holder(instance.paths(), instance.name()).is_some());
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_the_lock_holds_nobody_up() {
+        let root = tempfile::tempdir().expect("a folder");
+        let instance = instance(root.path());
+        fs::create_dir_all(instance.runtime_dir()).expect("a folder");
+        let read_write = Mode::RUSR | Mode::WUSR;
+        mknodat(CWD, instance.lock_file(), FileType::Fifo, read_write, 0).expect("a pipe");
+        assert_eq!(told(instance.paths(), instance.name()), None);
+        assert!(matches!(Lock::take(&instance), Err(LockError::Io { .. })));
+    }
+
+    #[test]
+    fn a_lock_of_another_user_is_known_as_such() {
+        let root = tempfile::tempdir().expect("a folder");
+        let instance = instance(root.path());
+        let _lock = Lock::take(&instance).expect("free");
+        let is_own = || told(instance.paths(), instance.name()).expect("it says who it is").is_own;
+        assert!(is_own());
+        // Only root can give a file away.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(instance.lock_file(), Some(65534), None).expect("given away");
+            assert!(!is_own());
         }
     }
 

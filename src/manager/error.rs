@@ -258,6 +258,9 @@ impl Error {
             | Self::Lost { .. }
             | Self::TooOld { .. } => ErrorKind::Unreachable,
             Self::NotPermitted { .. } | Self::JournalHidden { .. } => ErrorKind::NotPermitted,
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                ErrorKind::NotPermitted
+            }
             Self::NotRunning { .. } => ErrorKind::NotRunning,
             Self::Rejected { .. }
             | Self::NotText { .. }

@@ -34,7 +34,7 @@ pub trait ServiceManager: Send + Sync {
 
     /// Stops an instance and all of its processes; with `force` at once, without asking them.
     ///
-    /// `timeout` should be longer than the instance's own stop timeout, after which the manager kills what is left.
+    /// `timeout` is how long it may take beyond [`ServiceManager::stop_timeout`].
     fn stop<'a>(
         &'a self,
         name: &'a Name,
@@ -42,8 +42,12 @@ pub trait ServiceManager: Send + Sync {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Stopped, Error>>;
 
+    /// How long an instance may take to stop before its manager kills it; zero when it does not run.
+    fn stop_timeout<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Duration, Error>>;
+
     /// Restarts a running instance and waits until it serves again. A unit without files gets the settings of `spec`,
-    /// but goes on running what it runs, with the variables that it has.
+    /// but goes on running what it runs, with the variables that it has. `timeout` is how long it may take beyond
+    /// [`ServiceManager::stop_timeout`].
     fn restart<'a>(
         &'a self,
         name: &'a Name,

@@ -61,7 +61,7 @@ pub struct Managed {
     pub state: State,
     /// Since when it has been running, or else since when it is in this state.
     pub since: Option<SystemTime>,
-    /// The config named on its command line.
+    /// The config that its command line names, by itself or by its folder.
     pub config: Option<PathBuf>,
     /// Its command line.
     pub argv: Vec<String>,
@@ -228,6 +228,8 @@ pub enum Stopped {
     Clean,
     /// It had to be killed.
     Killed,
+    /// It had failed and was given up, which is forgotten now.
+    GivenUp,
     /// It was not running.
     NotRunning,
 }

@@ -269,7 +269,7 @@ fn following_ends_with_its_reader_and_with_its_user(machine: &Machine) {
     machine.wait_until(SOON, "no journalctl is left", || {
         machine.user(&["pgrep", "--exact", "journalctl"]).code == Some(1)
     });
-    let stderr = refused(foxxy(machine, &["server", "logs", "follow", "-f", "-n1", "--since", "now"]), 1);
+    let stderr = refused(foxxy(machine, &["server", "logs", "follow", "-f", "-n1", "--since", "now"]), 2);
     assert!(stderr.contains("--since or by --lines"), "{stderr}");
     stop(machine, "follow");
 }

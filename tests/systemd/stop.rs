@@ -70,7 +70,12 @@ fn a_call_under_way_gets_its_answer(machine: &Machine) {
     machine.wait_until(Duration::from_secs(20), "the call is under way", || {
         status(machine, "under-way")["upstreams"][0]["in_flight"] == 1
     });
-    assert_eq!(foxxy(machine, &["server", "stop", "under-way"]).success(), "stopped under-way\n");
+    // Whoever waits at a terminal is told for what.
+    let typed =
+        ["script", "--quiet", "--return", "--command", "foxxy-bridge server stop under-way", "/dev/null"];
+    let said = machine.user(&typed).success().replace('\r', "");
+    let waiting = "waiting for under-way to end what it is doing, for which it has 20 s\n";
+    assert_eq!(said, format!("{waiting}stopped under-way\n"));
     machine.wait_until(Duration::from_secs(10), "the client has ended", || {
         property(machine, "a-call", "SubState") != "running"
     });

@@ -57,6 +57,10 @@ enum Output {
 }
 
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
+    if let (true, Some(_), Some(_)) = (options.follow, &options.since, options.lines) {
+        let what = "with --follow, the lines from before are chosen by --since or by --lines, not by both";
+        return Err(Error::new(Exit::Usage, what).hint("leave one of them out"));
+    }
     let paths = context.paths(options.whose.scope())?;
     let mut survey = Survey::take(&paths).await?;
     let name = match options.name {
@@ -72,10 +76,6 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
             None => Error::new(Exit::Failed, format!("the bridge `{name}` runs in the foreground"))
                 .hint("its log is in the terminal, or wherever else it was started"),
         });
-    }
-    if let (true, Some(_), Some(_)) = (options.follow, &options.since, options.lines) {
-        let what = "with --follow, the lines from before are chosen by --since or by --lines, not by both";
-        return Err(Error::new(Exit::Failed, what).hint("leave one of them out"));
     }
     let timed = options.since.is_some() || options.until.is_some();
     let query = LogQuery {

@@ -4,9 +4,9 @@ use clap::Args;
 
 use super::survey::{Known, Survey};
 use super::{Context, Outcomes, Targets, start, unit};
-use crate::cli::error::{Error, Exit};
+use crate::cli::error::{AS_ROOT, Error, Exit};
 use crate::cli::output;
-use crate::control::client;
+use crate::control::client::{self, AskError};
 use crate::instance::environment::Variables;
 use crate::instance::{Instance, Name, Paths};
 
@@ -32,8 +32,11 @@ async fn reload(survey: &Survey, paths: &Paths, name: &Name, context: &Context) 
     let config = known.config().filter(|path| path.exists());
     let instance = Instance::new(name.clone(), config.clone(), paths.clone())?;
     // Variables that the config names only now are in this shell, not in the bridge's environment. What is wrong with
-    // the config is for the bridge to say, so that its status says it too.
-    if let Ok(read) = context.read_with(config.as_deref(), &Variables::new()) {
+    // the config is for the bridge to say, so that its status says it too. Of another user's bridge that no manager keeps
+    // the config is not known.
+    if known.config().is_some()
+        && let Ok(read) = context.read_with(config.as_deref(), &Variables::new())
+    {
         unit::write_environment(&instance, &read)?;
     }
     match client::reload(&instance.control_socket()).await {
@@ -48,8 +51,13 @@ async fn reload(survey: &Survey, paths: &Paths, name: &Name, context: &Context) 
             return Err(error);
         }
         Err(client::ReloadError::NotAsked(error)) => {
-            return Err(Error::new(Exit::Failed, format!("the bridge `{name}` could not be asked"))
-                .because(error.to_string()));
+            let what = format!("the bridge `{name}` could not be asked");
+            return Err(match &error {
+                AskError::NotPermitted { .. } => {
+                    Error::new(Exit::NotPermitted, what).because(error.to_string()).hint(AS_ROOT)
+                }
+                _ => Error::new(Exit::Failed, what).because(error.to_string()),
+            });
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use crate::control::client;
 use crate::instance::{Instance, Name, Paths};
 use crate::manager::Enablement;
 
-/// How long a restart may take: the old one ends, and the new one serves.
+/// How long a restart may take, beyond what its unit allows the old one to end: the new one serves.
 const PATIENCE: Duration = Duration::from_secs(150);
 
 #[derive(Debug, Args)]

@@ -10,10 +10,10 @@ use super::survey::{Known, Survey};
 use super::unit::Address;
 use super::{Context, Whose, name_of, stop};
 use crate::cli::context::Read;
-use crate::cli::error::{Error, Exit};
+use crate::cli::error::{AS_ROOT, Error, Exit};
 use crate::cli::output;
 use crate::config::Scope as ConfigScope;
-use crate::control::client;
+use crate::control::client::{self, AskError};
 use crate::daemon;
 use crate::host::log::Level;
 use crate::instance::{Instance, Name, Paths, Scope, lock};
@@ -164,6 +164,10 @@ async fn already(
     let bridge = &read.loaded.config.bridge;
     let status = known.status.as_ref().map_err(|error| {
         let name = &known.name;
+        if let AskError::NotPermitted { .. } = error {
+            let what = format!("the bridge `{name}` runs already, and this user may not ask it how it is");
+            return Error::new(Exit::NotPermitted, what).because(error.to_string()).hint(AS_ROOT);
+        }
         Error::new(Exit::Failed, format!("the bridge `{name}` is {}", known.state()))
             .because(error.to_string())
             .hint(format!(

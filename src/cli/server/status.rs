@@ -9,10 +9,10 @@ use serde_json::json;
 
 use super::survey::{Known, Survey};
 use super::{Context, Format, Whose, name_of};
-use crate::cli::error::{Error, Exit};
+use crate::cli::error::{AS_ROOT, Error, Exit};
 use crate::cli::output::{self, BAD, DOUBTFUL, FAINT, GOOD, STRONG};
 use crate::cli::table;
-use crate::control::client;
+use crate::control::client::{self, AskError};
 use crate::control::{Status, UpstreamState, UpstreamStatus};
 use crate::host::log::Level;
 use crate::instance::{Name, Paths, Scope};
@@ -112,6 +112,7 @@ async fn tell(
             Ok(Exit::NotRunning)
         }
         Err(error) => {
+            let not_permitted = known.is_running() && matches!(error, AskError::NotPermitted { .. });
             let reason = known
                 .managed
                 .as_ref()
@@ -121,11 +122,21 @@ async fn tell(
                 output::say_json(
                     &json!({ "name": name.as_str(), "state": known.state(), "pid": known.pid(), "error": reason }),
                 );
+            } else if not_permitted {
+                let what = format!("this user may not ask the bridge `{name}` how it is");
+                let hint = match paths.scope() {
+                    Scope::System => AS_ROOT,
+                    Scope::User => "check who owns it",
+                };
+                return Err(Error::new(Exit::NotPermitted, what).because(error.to_string()).hint(hint));
             } else {
                 let mut told = Error::new(Exit::Failed, format!("the bridge `{name}` is {}", known.state()));
                 told.why.extend(reason);
                 told.why.push(error.to_string());
                 output::complain(&told.hint(format!("see its log: foxxy-bridge server logs {name}")));
+            }
+            if not_permitted {
+                return Ok(Exit::NotPermitted);
             }
             Ok(if known.is_running() { Exit::Failed } else { Exit::NotRunning })
         }

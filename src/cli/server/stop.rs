@@ -1,5 +1,6 @@
 //! `server stop`.
 
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -12,7 +13,10 @@ use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
 use crate::instance::{Instance, Name, Paths, lock};
-use crate::manager::Stopped;
+use crate::manager::{ServiceManager, Stopped};
+
+/// After this long a person is told what is waited for.
+const SILENT: Duration = Duration::from_secs(1);
 
 /// How long a bridge may take to stop, beyond what its unit allows itself.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -40,6 +44,7 @@ fn tell(stopped: Stopped, survey: &Survey, name: &Name, all: bool) -> Result<(),
     match stopped {
         Stopped::Clean => output::say(format!("stopped {name}")),
         Stopped::Killed => output::say(format!("killed {name}")),
+        Stopped::GivenUp => output::say(format!("stopped {name}: it had failed and was given up")),
         // It ended by itself in between, which is what was wanted.
         Stopped::NotRunning if all => output::say(format!("{name} was not running any more")),
         Stopped::NotRunning => return Err(survey.unknown(name, Exit::Failed)),
@@ -56,12 +61,28 @@ pub(super) async fn stop_one(
 ) -> Result<Stopped, Error> {
     let stopped = match survey.get(name) {
         None => return Ok(Stopped::NotRunning),
-        Some(known) if known.managed.is_some() => survey.manager()?.stop(name, force, PATIENCE).await?,
+        Some(known) if known.managed.is_some() => stop_managed(survey.manager()?, name, force).await?,
         Some(known) => stop_foreground(known, paths, force).await?,
     };
     let instance = Instance::new(name.clone(), None, paths.clone())?;
     lock::clean_up(&instance)?;
     Ok(stopped)
+}
+
+/// Stops a bridge that a manager keeps, and tells on a terminal what is waited for.
+async fn stop_managed(manager: &dyn ServiceManager, name: &Name, force: bool) -> Result<Stopped, Error> {
+    let mut stop = manager.stop(name, force, PATIENCE);
+    if let Ok(stopped) = tokio::time::timeout(SILENT, &mut stop).await {
+        return Ok(stopped?);
+    }
+    // One that has ended in between is none to wait for.
+    if std::io::stderr().is_terminal()
+        && let Ok(within) = manager.stop_timeout(name).await
+    {
+        let within = within.as_secs();
+        output::note(format!("waiting for {name} to end what it is doing, for which it has {within} s"));
+    }
+    Ok(stop.await?)
 }
 
 /// Stops a bridge that nobody keeps, by the process that the kernel says is behind its socket.

@@ -52,6 +52,7 @@ impl Known {
             (Ok(status), ..) if status.state == BridgeState::Stopping => "stopping".to_owned(),
             (Ok(_), ..) => "running".to_owned(),
             (Err(_), Some(managed), None) => managed.state.to_string(),
+            (Err(AskError::NotPermitted { .. }), Some(managed), _) => managed.state.to_string(),
             (Err(_), Some(managed), _) if managed.state != State::Running => managed.state.to_string(),
             (Err(_), ..) => "unresponsive".to_owned(),
         }
@@ -79,9 +80,10 @@ impl Known {
         self.managed.as_ref().map(|managed| managed.unit.as_str()).or_else(said)
     }
 
-    /// Its config, or where the default config would be.
+    /// Its config, or where the default config would be; `None` when only another user's process names one, which may
+    /// be any.
     pub(in crate::cli) fn config(&self) -> Option<PathBuf> {
-        let held = self.holder.as_ref().map(|holder| holder.config.clone());
+        let held = self.holder.as_ref().filter(|holder| holder.is_own).map(|holder| holder.config.clone());
         held.or_else(|| self.managed.as_ref().and_then(|managed| managed.config.clone()))
     }
 
@@ -131,18 +133,23 @@ impl<M: Deref<Target: ServiceManager>> Survey<M> {
         for (name, (mut holder, mut status)) in names.into_iter().zip(answers) {
             let mut managed =
                 managed.iter().position(|managed| managed.name == name).map(|at| managed.swap_remove(at));
-            // It serves by its manager's word, and did not answer: it may have begun to in between.
-            if let (Err(error), Some(State::Running), Ok(manager)) =
-                (&status, managed.as_ref().map(|managed| &managed.state), &manager)
+            if let (Some(State::Running), Ok(manager)) =
+                (managed.as_ref().map(|managed| &managed.state), &manager)
             {
-                if matches!(error, AskError::NotRunning { .. }) {
+                let silent = status.is_err();
+                // It serves by its manager's word, and did not answer: it may have begun to in between.
+                if matches!(status, Err(AskError::NotRunning { .. })) {
                     (holder, status) = ask(paths, &name).await;
                 }
-                managed = manager.find(&name).await?;
+                // Its command line, which the list does not tell, is what names its config.
+                if silent || !is_own(&holder) {
+                    managed = manager.find(&name).await?;
+                }
             }
-            if let Some(managed) = managed.as_mut().filter(|_| holder.is_none()) {
+            if let Some(managed) = managed.as_mut().filter(|_| !is_own(&holder)) {
                 // One whose command line names none has the one of its name.
-                managed.config.get_or_insert_with(|| paths.named_config(&name));
+                let config = managed.config.take().unwrap_or_else(|| paths.named_config(&name));
+                managed.config = Some(std::fs::canonicalize(&config).unwrap_or(config));
             }
             if managed.is_some() || holder.is_some() {
                 known.push(Known { name, managed, holder, status });
@@ -309,6 +316,11 @@ async fn kept<M: Deref<Target: ServiceManager>>(
         Err(_) => Vec::new(),
     };
     Ok((manager, managed))
+}
+
+/// Whether somebody runs whose word on the config counts.
+fn is_own(holder: &Option<Holder>) -> bool {
+    holder.as_ref().is_some_and(|holder| holder.is_own)
 }
 
 /// Who runs the instance of that name, and what it says of itself.

@@ -183,7 +183,8 @@ pub(super) fn write_environment(instance: &Instance, read: &Read) -> Result<(), 
     });
     written.map_err(|error| {
         let what = format!("the variables of {} cannot be written", instance.name());
-        Error::new(Exit::Failed, what).because(format!("{}: {error}", instance.runtime_dir().display()))
+        let why = format!("{}: {error}", instance.runtime_dir().display());
+        Error::of_file(what, why, &error, instance.scope())
     })
 }
 

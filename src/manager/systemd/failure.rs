@@ -69,6 +69,7 @@ fn explain_exit(status: i32, argv: &[String]) -> String {
     let program = argv.first().map_or("the program", String::as_str);
     match (status, exec_step(status)) {
         (2, _) => "it did not understand its command line (exit code 2)".into(),
+        (77, _) => "its user may not do what it must, such as read its config (exit code 77)".into(),
         (78, _) => "its config is not valid (exit code 78)".into(),
         (203, _) => format!("{program} cannot be executed (203/EXEC)"),
         (_, Some((name, what))) => format!("systemd could not {what} for it ({status}/{name})"),
@@ -156,6 +157,7 @@ mod tests {
     fn each_failure_has_a_sentence_of_its_own() {
         let cases = [
             ("exit-code", 1, 3, "it ended with exit code 3"),
+            ("exit-code", 1, 77, "its user may not do what it must, such as read its config (exit code 77)"),
             ("exit-code", 1, 78, "its config is not valid (exit code 78)"),
             ("exit-code", 1, 203, "/bin/bridge cannot be executed (203/EXEC)"),
             ("exit-code", 1, 217, "systemd could not find or take on the user for it (217/USER)"),

@@ -98,6 +98,8 @@ pub(super) struct Script {
     pub(super) stop: Act,
     /// The processes in its cgroup.
     pub(super) processes: Vec<u32>,
+    /// Its `TimeoutStopUSec`.
+    pub(super) stop_timeout: u64,
     /// Every call that was made, but for questions.
     pub(super) calls: Vec<String>,
 }
@@ -119,6 +121,7 @@ impl Fake {
             starts: Vec::new(),
             stop: Act::Ends(JobResult::Done, stopped),
             processes: Vec::new(),
+            stop_timeout: 0,
             calls: Vec::new(),
         };
         Self { script: Arc::new(Mutex::new(script)), held: Arc::new(Notify::new()) }
@@ -374,6 +377,11 @@ impl FakeService {
     #[zbus(property)]
     fn result(&self) -> String {
         self.0.state().result.to_string()
+    }
+
+    #[zbus(property, name = "TimeoutStopUSec")]
+    fn timeout_stop(&self) -> u64 {
+        self.0.script().stop_timeout
     }
 
     #[zbus(property, name = "MainPID")]

@@ -130,6 +130,10 @@ impl ServiceManager for Systemd {
         self.stop_instance(name, force, timeout).boxed()
     }
 
+    fn stop_timeout<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Duration, Error>> {
+        self.stop_timeout_of(name).boxed()
+    }
+
     fn restart<'a>(
         &'a self,
         name: &'a Name,

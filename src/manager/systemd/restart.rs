@@ -45,6 +45,7 @@ impl Systemd {
     }
 
     async fn restart_unit(&self, name: &Name, unit: &str, timeout: Duration) -> Result<Managed, Error> {
+        let timeout = timeout + self.stop_timeout_of(name).await?;
         let deadline = Instant::now() + timeout;
         self.hold(unit).await;
         self.reset_failed(unit).await?;

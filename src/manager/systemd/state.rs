@@ -9,7 +9,7 @@ use zbus::proxy::CacheProperties;
 use zbus_systemd::systemd1::{ServiceProxy, UnitProxy};
 
 use super::failure;
-use crate::instance::Name;
+use crate::instance::{Name, Paths, Scope};
 use crate::manager::{Managed, State};
 
 /// An enum of the words that systemd sends, with room for the ones that a newer systemd will send.
@@ -228,6 +228,7 @@ impl UnitState {
         let since = if state == State::Running { self.active_enter } else { self.state_change };
         let failure =
             matches!(state, State::Failed | State::Restarting).then(|| failure::explain_run(&self)).flatten();
+        let config = config_argument(&self.argv, &name);
         Managed {
             name,
             manager: "systemd",
@@ -235,7 +236,7 @@ impl UnitState {
             pid: (self.main_pid != 0).then_some(self.main_pid),
             state,
             since: (since != 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_micros(since)),
-            config: config_argument(&self.argv),
+            config,
             argv: self.argv,
             restarts: Some(self.restarts),
             status_text: (!self.status_text.is_empty()).then_some(self.status_text),
@@ -246,21 +247,25 @@ impl UnitState {
     }
 }
 
-/// The config that a bridge's command line names.
-fn config_argument(argv: &[String]) -> Option<PathBuf> {
-    let mut arguments = argv.iter().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--" => return None,
-            "-c" | "--config" => return arguments.next().map(PathBuf::from),
-            other => {
-                if let Some(value) = other.strip_prefix("--config=") {
-                    return Some(PathBuf::from(value));
-                }
+/// The config that a bridge's command line names, by itself or by its folder.
+fn config_argument(argv: &[String], name: &Name) -> Option<PathBuf> {
+    let value = |short: &str, long: &str| {
+        let mut arguments = argv.iter().skip(1).take_while(|argument| *argument != "--");
+        while let Some(argument) = arguments.next() {
+            if argument == short || argument == long {
+                return arguments.next().map(PathBuf::from);
+            }
+            let value = argument.strip_prefix(long).and_then(|rest| rest.strip_prefix('='));
+            if let Some(value) = value {
+                return Some(PathBuf::from(value));
             }
         }
-    }
-    None
+        None
+    };
+    value("-c", "--config").or_else(|| {
+        let folder = value("-C", "--config-dir")?;
+        Some(Paths::from_env(Scope::System, Some(&folder), |_| None).ok()?.named_config(name))
+    })
 }
 
 #[cfg(test)]
@@ -273,11 +278,15 @@ mod tests {
 
     #[test]
     fn the_config_is_found_in_every_spelling() {
+        let name: Name = "work".parse().unwrap();
         for line in ["b -c /a.json x", "b server start --config /a.json", "b --config=/a.json server start"] {
-            assert_eq!(config_argument(&argv(line)), Some(PathBuf::from("/a.json")), "{line}");
+            assert_eq!(config_argument(&argv(line), &name), Some(PathBuf::from("/a.json")), "{line}");
         }
-        for line in ["b server start", "b --config-dir /d", "b -- --config /a.json", "b --config"] {
-            assert_eq!(config_argument(&argv(line)), None, "{line}");
+        for line in ["b -C /d server start --instance work", "b --config-dir=/d x", "b --config-dir /d"] {
+            assert_eq!(config_argument(&argv(line), &name), Some(PathBuf::from("/d/work.json")), "{line}");
+        }
+        for line in ["b server start", "b -- --config /a.json", "b --config"] {
+            assert_eq!(config_argument(&argv(line), &name), None, "{line}");
         }
     }
 

@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::time::Instant;
+use zbus::proxy::CacheProperties;
+use zbus_systemd::systemd1::ServiceProxy;
 
 use super::jobs::JobError;
-use super::state::{ServiceResult, UnitState};
+use super::state::{ActiveState, ServiceResult, UnitState};
 use super::{Systemd, is_systemd_error};
 use crate::instance::Name;
 use crate::manager::{Error, Stopped};
 
 /// How long a bridge that failed to start may take to stop before it is killed.
 const CLEAR_AWAY_GRACE: Duration = Duration::from_secs(5);
+
+/// The longest that a config can allow; a unit of somebody's own may say `infinity`.
+const LONGEST_STOP: Duration = Duration::from_secs(86_400);
 
 /// How long the kernel may take to end processes that were killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,6 +30,7 @@ impl Systemd {
         force: bool,
         timeout: Duration,
     ) -> Result<Stopped, Error> {
+        let timeout = timeout + self.stop_timeout_of(name).await?;
         let deadline = Instant::now() + timeout;
         let mut outcome = Stopped::NotRunning;
         // The next client would start it again.
@@ -35,6 +41,9 @@ impl Systemd {
             let Some(state) = self.state_of(&unit).await? else { continue };
             if state.active.is_down() && self.processes(&unit).await.is_empty() {
                 self.reset_failed(&unit).await?;
+                if state.active == ActiveState::Failed && outcome == Stopped::NotRunning {
+                    outcome = Stopped::GivenUp;
+                }
                 continue;
             }
             // Held, so that how it ended can be read when it has.
@@ -48,11 +57,33 @@ impl Systemd {
             self.release(&unit).await;
             match stopped? {
                 Stopped::Killed => outcome = Stopped::Killed,
-                Stopped::Clean if outcome == Stopped::NotRunning => outcome = Stopped::Clean,
-                Stopped::Clean | Stopped::NotRunning => {}
+                Stopped::Clean if outcome != Stopped::Killed => outcome = Stopped::Clean,
+                Stopped::Clean | Stopped::GivenUp | Stopped::NotRunning => {}
             }
         }
         Ok(outcome)
+    }
+
+    /// How long the units of an instance that are there may take to stop, together, before systemd kills what is left.
+    pub(super) async fn stop_timeout_of(&self, name: &Name) -> Result<Duration, Error> {
+        let mut all = Duration::ZERO;
+        for unit in [name.unit(), name.template_unit()] {
+            let failed = |error| self.error(format!("look up {unit}"), error);
+            let path = match self.manager.get_unit(unit.clone()).await {
+                Ok(path) => path,
+                Err(error) if is_systemd_error(&error, "NoSuchUnit") => continue,
+                Err(error) => return Err(failed(error)),
+            };
+            let service =
+                ServiceProxy::builder(&self.connection).path(path).cache_properties(CacheProperties::No);
+            match service.build().await.map_err(failed)?.timeout_stop_u_sec().await {
+                Ok(micros) => all += Duration::from_micros(micros).min(LONGEST_STOP),
+                // It has gone in between.
+                Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::UnknownObject(_)) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(all)
     }
 
     /// Has systemd listen no more for an instance's first client; false when it did not.

@@ -241,6 +241,40 @@ async fn a_socket_whose_job_never_ends_is_given_up_after_the_callers_time_and_sa
 }
 
 #[tokio::test]
+async fn a_stop_or_restart_is_waited_for_as_long_as_its_unit_allows() {
+    let fake = Fake::new();
+    let stopping = UnitState { active: ActiveState::Deactivating, ..active_state() };
+    fake.script().state = Some(active_state());
+    fake.script().stop_timeout = 1_000_000;
+    fake.script().stop = Act::Hangs(stopping.clone());
+    let begun = Instant::now();
+    let error = stop(&fake, false, SOON).await.unwrap_err();
+    assert!(begun.elapsed() >= Duration::from_secs(1), "given up after {:?}", begun.elapsed());
+    assert!(matches!(error, Error::DidNotStop { after, .. } if after == SOON + Duration::from_secs(1)));
+
+    fake.script().state = Some(active_state());
+    fake.script().starts = vec![Act::Hangs(stopping)];
+    let (systemd, _server) = fake.connect().await;
+    assert_eq!(systemd.stop_timeout(&work()).await.unwrap(), Duration::from_secs(1));
+    let begun = Instant::now();
+    systemd.restart(&work(), &UnitSpec::example(), SOON).await.unwrap_err();
+    assert!(begun.elapsed() >= Duration::from_secs(1), "given up after {:?}", begun.elapsed());
+
+    // `infinity`, of a unit of somebody's own: every wait has an end.
+    fake.script().stop_timeout = u64::MAX;
+    assert_eq!(systemd.stop_timeout(&work()).await.unwrap(), Duration::from_secs(86_400));
+}
+
+#[tokio::test]
+async fn a_bridge_that_was_given_up_is_forgotten_by_a_stop() {
+    let fake = Fake::new();
+    fake.script().state = Some(failed_state());
+    assert_eq!(stop(&fake, false, LONG).await.unwrap(), Stopped::GivenUp);
+    assert_eq!(fake.calls(), ["ResetFailedUnit"]);
+    assert_eq!(stop(&fake, false, LONG).await.unwrap(), Stopped::NotRunning);
+}
+
+#[tokio::test]
 async fn stopping_what_is_not_there_touches_nothing() {
     let fake = Fake::new();
     assert_eq!(stop(&fake, false, LONG).await.unwrap(), Stopped::NotRunning);

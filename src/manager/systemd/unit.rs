@@ -21,8 +21,9 @@ pub(super) use drop_in::UnitText;
 pub(super) use file::{DROP_IN, drop_in, is_ours, service_file, socket_file};
 pub(super) use properties::{directive_properties, transient_properties};
 
-/// Exit codes after which another try cannot help: bad usage (2) and a bad config (78, `EX_CONFIG`).
-const HOPELESS_EXITS: [i32; 2] = [2, 78];
+/// Exit codes after which another try cannot help: bad usage (2), what the bridge's user may not do (77, `EX_NOPERM`),
+/// and a bad config (78, `EX_CONFIG`).
+const HOPELESS_EXITS: [i32; 3] = [2, 77, 78];
 
 /// Messages within [`LOG_INTERVAL`] before journald drops some: twice its default, for upstreams that talk a lot.
 const LOG_BURST: u32 = 20_000;
@@ -61,7 +62,7 @@ struct Settings {
     restart_delay: u64,
     restart_steps: Option<u32>,
     restart_max_delay: Option<u64>,
-    hopeless_exits: [i32; 2],
+    hopeless_exits: [i32; 3],
     kept_sockets: u32,
     /// `NAME=value`
     environment: Vec<String>,
