@@ -56,14 +56,28 @@ pub struct Lock {
 impl Lock {
     /// Takes the lock of that instance, and makes its folder, which is for this user alone.
     pub fn take(instance: &Instance) -> Result<Self, LockError> {
+        let missing = || LockError::Io { path: instance.lock_file(), source: io::ErrorKind::NotFound.into() };
+        Self::acquire(instance, true)?.ok_or_else(missing)
+    }
+
+    /// Takes the lock, which is made where it is missing if `make` says so; `None` where it is missing otherwise.
+    fn acquire(instance: &Instance, make: bool) -> Result<Option<Self>, LockError> {
         let path = instance.lock_file();
         let failed = |source| LockError::Io { path: path.clone(), source };
         for attempt in 1.. {
-            instance.paths().make_runtime_dir(instance.name()).map_err(failed)?;
-            let file = match open(&path) {
+            if make {
+                instance.paths().make_runtime_dir(instance.name()).map_err(failed)?;
+            }
+            let file = match open(&path, make) {
                 Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !make => return Ok(None),
                 // The folder was cleaned up in between.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => continue,
+                // It is another user's, who may be about to remove it.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && attempt < ATTEMPTS => {
+                    std::thread::sleep(BETWEEN);
+                    continue;
+                }
                 Err(error) => return Err(failed(error)),
             };
             match file.try_lock() {
@@ -71,7 +85,7 @@ impl Lock {
                     let holder =
                         Holder { pid: std::process::id(), config: instance.identity(), is_own: true };
                     write(&file, &holder).map_err(failed)?;
-                    return Ok(Self { _file: file, path });
+                    return Ok(Some(Self { _file: file, path }));
                 }
                 // It was removed by the one who held it before us.
                 Ok(()) => {}
@@ -131,29 +145,40 @@ pub fn clean_up(instance: &Instance) -> Result<bool, LockError> {
     if !instance.runtime_dir().exists() {
         return Ok(false);
     }
-    match Lock::take(instance) {
-        Ok(_lock) => {
-            for file in instance.runtime_files() {
-                match fs::remove_file(&file) {
-                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                        return Err(LockError::Io { path: file, source });
-                    }
-                    _ => {}
-                }
-            }
-            Ok(true)
+    match Lock::acquire(instance, false) {
+        Ok(Some(_lock)) => remove(&instance.runtime_files()).map(|()| true),
+        // A lock that is made here would be the caller's, and keep out a bridge of another user that starts at this
+        // moment. Where there is none, no bridge was killed: one that ends by itself takes it along, after its socket.
+        Ok(None) => {
+            let [_, environment, variables] = instance.runtime_files();
+            remove(&[environment, variables])?;
+            // It fails where there is more in it.
+            Ok(fs::remove_dir(instance.runtime_dir()).is_ok())
         }
         Err(LockError::Held(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+/// Removes those of these files that are there.
+fn remove(files: &[PathBuf]) -> Result<(), LockError> {
+    for file in files {
+        match fs::remove_file(file) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(LockError::Io { path: file.clone(), source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn open(path: &Path, make: bool) -> io::Result<File> {
     let no_link = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = File::options()
         .read(true)
         .write(true)
-        .create(true)
+        .create(make)
         .truncate(false)
         .mode(0o600)
         .custom_flags(no_link)
@@ -243,6 +268,26 @@ mod tests {
             assert_eq!(fs::read_to_string(&target).expect("a file"), text);
             fs::remove_file(instance.lock_file()).expect("the link");
         }
+    }
+
+    #[test]
+    fn cleaning_up_makes_no_lock() {
+        use rustix::fs::inotify;
+        let root = tempfile::tempdir().expect("a folder");
+        let instance = instance(root.path());
+        fs::create_dir_all(instance.runtime_dir()).expect("a folder");
+        fs::write(instance.environment_file(), "TOKEN=x").expect("a file");
+        let kept = instance.runtime_dir().join("kept");
+        fs::write(&kept, "").expect("a file");
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).expect("a watch");
+        inotify::add_watch(&watch, instance.runtime_dir(), inotify::WatchFlags::CREATE).expect("watched");
+        assert!(!clean_up(&instance).expect("possible"), "something is left");
+        assert!(!instance.environment_file().exists() && kept.exists());
+        let seen = rustix::io::read(&watch, &mut [0_u8; 4096]);
+        assert_eq!(seen, Err(Errno::AGAIN), "a file was made");
+        fs::remove_file(&kept).expect("removed");
+        assert!(clean_up(&instance).expect("possible"));
+        assert!(!instance.runtime_dir().exists());
     }
 
     #[test]

@@ -11,6 +11,7 @@ crate::tests![
     a_unit_written_by_hand_gets_ready_and_can_be_stopped,
     a_bridge_in_a_terminal_is_listed_and_stopped,
     a_second_one_of_the_same_config_is_refused,
+    a_lock_that_root_made_for_a_moment_is_waited_for,
 ];
 
 fn a_unit_written_by_hand_gets_ready_and_can_be_stopped(machine: &Machine) {
@@ -49,6 +50,21 @@ fn a_bridge_in_a_terminal_is_listed_and_stopped(machine: &Machine) {
     assert_eq!(foxxy(machine, &["server", "stop", "front"]).success(), "stopped front\n");
     let log = machine.user(&["cat", &log]).success();
     assert!(log.contains("stopping: SIGTERM") && log.ends_with("stopped\n[0]\n"), "{log}");
+    nothing_is_left(machine);
+}
+
+fn a_lock_that_root_made_for_a_moment_is_waited_for(machine: &Machine) {
+    let path = plain(machine, "late.json", 8843);
+    let folder = machine
+        .user_sh("cd \"$XDG_RUNTIME_DIR\"; mkdir -p foxxy-bridge/late; cd foxxy-bridge/late; pwd")
+        .success();
+    let lock = format!("{}/lock", folder.trim_end());
+    machine.root(&["install", "-m", "0600", "/dev/null", &lock]).success();
+    let script = "(sleep 0.2; rm -f \"$1\") & \
+        exec timeout --preserve-status 3 foxxy-bridge server start --config \"$2\"";
+    let said = machine.user(&["sh", "-euc", script, "sh", &lock, &path]);
+    assert_eq!(said.code, Some(0), "{said}");
+    assert!(said.stderr.contains("stopping: SIGTERM") || said.stdout.contains("stopping: SIGTERM"), "{said}");
     nothing_is_left(machine);
 }
 
