@@ -268,7 +268,7 @@ mod tests {
                         other => panic!("systemd knows no such escape: {other}"),
                     }),
                     Some('%') => {
-                        assert_eq!((characters.next(), word.push('%')), (Some('%'), ()), "a specifier")
+                        assert_eq!((characters.next(), word.push('%')), (Some('%'), ()), "a specifier");
                     }
                     Some(other) => word.push(other),
                 }
