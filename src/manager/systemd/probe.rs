@@ -240,7 +240,7 @@ async fn blame(
                 seen = view;
             }
             Trial::Failed(reason) if some.len() == 1 => {
-                bad.extend(some.pop().map(|one| (one, Some(Enforcement::Fails(reason)))))
+                bad.extend(some.pop().map(|one| (one, Some(Enforcement::Fails(reason)))));
             }
             Trial::Failed(_) => {
                 // The one that others need goes first, by itself.
