@@ -88,9 +88,9 @@ impl Lock {
                     return Ok(Some(Self { _file: file, path }));
                 }
                 // It was removed by the one who held it before us.
-                Ok(()) => {}
+                Ok(()) if attempt < ATTEMPTS => {}
                 Err(TryLockError::WouldBlock) if attempt < ATTEMPTS => std::thread::sleep(BETWEEN),
-                Err(TryLockError::WouldBlock) => return Err(LockError::Held(read(&path))),
+                Ok(()) | Err(TryLockError::WouldBlock) => return Err(LockError::Held(read(&path))),
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
         }
