@@ -9,7 +9,7 @@ use super::launch::Launch;
 use super::survey::{Known, Survey};
 use super::unit::{self, Address};
 use super::{Context, Whose, name_of, start, stop};
-use crate::cli::context::Read;
+use crate::cli::context::{Read, told};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::{self, GOOD};
 use crate::instance::{Instance, Name, Paths, Scope, environment};
@@ -46,7 +46,7 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
     let paths = context.paths(options.whose.scope())?;
     let mut survey = Survey::take(&paths).await?;
     let instance = meant(&options, &survey, &paths, context).await?.keeping();
-    let read = context.read(instance.config())?;
+    let read = context.read_for(&instance).map_err(told)?;
     for warning in &read.loaded.warnings {
         output::warn(warning.to_string());
     }
@@ -187,8 +187,9 @@ async fn apply(
         environment::forget(instance).map_err(kept)?;
     }
     outcome?;
-    if !read.variables.is_empty() {
-        let names: Vec<&str> = read.variables.keys().map(String::as_str).collect();
+    let from_here = |name: &&str| std::env::var_os(name).is_some();
+    let names: Vec<&str> = read.variables.keys().map(String::as_str).filter(from_here).collect();
+    if !names.is_empty() {
         output::note(format!(
             "kept for the boot: {}, from this shell, in {} (for this user alone)",
             names.join(", "),

@@ -154,8 +154,8 @@ fn memory(limit: MemoryLimit) -> Memory {
     }
 }
 
-/// Gives the instance the variables that its config sets, and those that its config names and the caller has. What the
-/// caller does not have stays as it was: a restart from a bare shell must not take a token away.
+/// Gives the instance the variables that its config sets, and those that its config names. What the caller does not
+/// have stays as it was.
 pub(super) fn write_environment(instance: &Instance, read: &Read) -> Result<(), Error> {
     let set = &read.loaded.config.bridge.daemon.environment;
     let set = set.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
