@@ -24,6 +24,7 @@ crate::tests![
     one_that_is_enabled_and_stopped_is_known,
     what_was_removed_by_hand_is_disabled_all_the_same,
     linger_is_switched_on_when_asked_and_only_ours_is_undone,
+    folders_of_the_shell_are_those_of_the_bridge,
 ];
 
 const SOON: Duration = Duration::from_secs(15);
@@ -456,6 +457,47 @@ fn linger_is_switched_on_when_asked_and_only_ours_is_undone(machine: &Machine) {
     nothing_is_kept(machine);
     machine.root(&[&inside[..], &["loginctl", "enable-linger", "tester"]].concat()).success();
     machine.root(&["systemctl", "stop", "a-session"]).success();
+}
+
+fn folders_of_the_shell_are_those_of_the_bridge(machine: &Machine) {
+    let foxxy = |variables: &[&str], arguments: &[&str]| {
+        machine.user(&[&["env"], variables, &["foxxy-bridge", "server"], arguments].concat())
+    };
+    let text = |port: u16| {
+        let daemon = json!({ "environment": { "KEY": "${TOKEN}" } });
+        json!({ "mcpServers": {}, "bridge": { "host": "${TOKEN:0.0.0.0}", "port": port, "daemon": daemon } })
+            .to_string()
+    };
+    config(machine, ".config/foxxy-bridge/away.json", &text(8861));
+    let set = |variables: &[&str]| {
+        let words = if variables.is_empty() { "unset-environment" } else { "set-environment" };
+        let variables = if variables.is_empty() { &["XDG_CONFIG_HOME", "XDG_STATE_HOME"] } else { variables };
+        machine.user(&[&["systemctl", "--user", words], variables].concat()).success();
+    };
+    machine.user_sh("mkdir -m 700 ~/run; mkdir -p ~/elsewhere").success();
+    let moved = ["XDG_STATE_HOME=/home/tester/elsewhere", "XDG_RUNTIME_DIR=/home/tester/run"];
+    let managers = ["XDG_CONFIG_HOME=/home/tester/nowhere", "XDG_STATE_HOME=/home/tester/nowhere"];
+    for (shell, manager, is_said) in
+        [(&[][..], &[][..], false), (&moved, &[], true), (&[], &managers, true), (&moved, &managers, true)]
+    {
+        set(manager);
+        let enable = ["enable", "away", "--now"];
+        foxxy(&[shell, &["TOKEN=127.0.0.1"]].concat(), &enable).success();
+        let status = foxxy(shell, &["status", "away", "--format", "json"]).success();
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        assert_eq!(status["config"], "/home/tester/.config/foxxy-bridge/away.json");
+        // The bridge, too, has found what was kept for it.
+        assert_eq!(status["address"], "http://127.0.0.1:8861/mcp", "{shell:?} {manager:?}");
+        let drop_in = "cat ~/.config/systemd/user/foxxy-bridge@away.service.d/50-foxxy-bridge.conf";
+        let drop_in = machine.user_sh(drop_in).success();
+        assert_eq!(drop_in.contains("XDG_") || drop_in.contains("--config-dir"), is_said, "{drop_in}");
+        foxxy(shell, &["reload", "away"]).success();
+        foxxy(shell, &["disable", "away", "--now"]).success();
+    }
+    set(&[]);
+    machine.user_sh("rm -r ~/run ~/elsewhere ~/.config/foxxy-bridge").success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
 }
 
 /// A config without servers.

@@ -50,8 +50,8 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
     for warning in &read.loaded.warnings {
         output::warn(warning.to_string());
     }
-    let request = request(&options, &instance, &read, context)?;
     let manager = survey.manager()?;
+    let request = request(&options, &instance, &read, context, manager).await?;
     let plan = manager.plan_enable(&request).await?;
     if options.dry_run {
         show(&plan, instance.name(), "enabled");
@@ -100,15 +100,16 @@ async fn meant(
     survey.instance(name, paths, context).await
 }
 
-fn request(
+async fn request(
     options: &Options,
     instance: &Instance,
     read: &Read,
     context: &Context,
+    manager: &dyn ServiceManager,
 ) -> Result<EnableRequest, Error> {
     let bridge = &read.loaded.config.bridge;
     let address = Address { host: options.host.clone(), port: options.port };
-    let spec = unit::spec(instance, &bridge.daemon, &address, context, start::TIMEOUT)?;
+    let spec = unit::spec(instance, &bridge.daemon, &address, context, start::TIMEOUT, manager).await?;
     let program = spec.exec.first().cloned().unwrap_or_default();
     let socket = options.socket.then(|| {
         let host = options.host.as_deref().unwrap_or(bridge.host.as_str());

@@ -84,8 +84,9 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         return Ok(());
     }
     let daemon = &read.loaded.config.bridge.daemon;
-    let spec = unit::spec(&instance, daemon, &Address::default(), context, start::TIMEOUT)?;
-    let restarted = survey.manager()?.restart(name, &spec, PATIENCE).await?;
+    let manager = survey.manager()?;
+    let spec = unit::spec(&instance, daemon, &Address::default(), context, start::TIMEOUT, manager).await?;
+    let restarted = manager.restart(name, &spec, PATIENCE).await?;
     match client::status(&instance.control_socket()).await {
         Ok((status, _)) => output::say(format!("restarted {name}: {} (PID {})", status.address, status.pid)),
         Err(_) => output::say(format!("restarted {name}")),

@@ -1,7 +1,7 @@
 //! From a config to what the service manager is to run.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,8 +10,10 @@ use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
 use crate::config::{self, CpuQuota, Daemon, MemoryLimit};
 use crate::host;
-use crate::instance::{Instance, Scope, environment};
-use crate::manager::{ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, UnitSpec};
+use crate::instance::{Instance, Paths, Scope, environment};
+use crate::manager::{
+    ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, ServiceManager, UnitSpec,
+};
 
 /// A bridge's own choice of address, where it differs from its config's.
 #[derive(Debug, Clone, Default)]
@@ -21,15 +23,17 @@ pub(super) struct Address {
 }
 
 /// What runs an instance: this program, serving in the foreground of a unit.
-pub(super) fn spec(
+pub(super) async fn spec(
     instance: &Instance,
     daemon: &Daemon,
     address: &Address,
     context: &Context,
     timeout: Duration,
+    manager: &dyn ServiceManager,
 ) -> Result<UnitSpec, Error> {
     let mut program = vec![text(&std::env::current_exe()?)?];
-    if !instance.paths().has_standard_config_dir() {
+    let untold = untold(instance.scope(), manager).await?;
+    if untold.iter().any(|paths| paths.config_dir() != instance.paths().config_dir()) {
         program.extend(["--config-dir".to_owned(), text(instance.paths().config_dir())?]);
     }
     let (name, scope) = (instance.name().as_str(), instance.scope());
@@ -61,9 +65,11 @@ pub(super) fn spec(
     environment_files.extend(daemon.environment_file.as_ref().map(resolved));
     // npx, uvx and their like are often where only the caller's PATH leads, as with nvm.
     let path = std::env::var_os("PATH").as_deref().and_then(OsStr::to_str).map(str::to_owned);
+    let mut environment: BTreeMap<_, _> = path.map(|path| ("PATH".to_owned(), path)).into_iter().collect();
+    environment.extend(folders(instance.paths(), &untold)?);
     Ok(UnitSpec {
         description: format!("foxxy-bridge {name} ({shown})"),
-        environment: path.map(|path| ("PATH".to_owned(), path)).into_iter().collect(),
+        environment,
         environment_files,
         credentials: daemon.credentials.iter().map(|(id, path)| (id.clone(), resolved(path))).collect(),
         account: account(daemon, scope),
@@ -78,6 +84,37 @@ pub(super) fn spec(
         start_timeout: timeout,
         ..standard(name, program, exec, daemon, scope)
     })
+}
+
+/// The folders that a bridge takes in a unit that says nothing of them: by what systemd sets by itself, and by what its
+/// manager has now and may not have after the next boot.
+async fn untold(scope: Scope, manager: &dyn ServiceManager) -> Result<Vec<Paths>, Error> {
+    // No variable changes the machine's.
+    let variables = match scope {
+        Scope::User => manager.environment().await?,
+        Scope::System => BTreeMap::new(),
+    };
+    let now = |key: &str| variables.get(key).map(Into::into).or_else(|| usual(key));
+    Ok(vec![Paths::from_env(scope, None, usual)?, Paths::from_env(scope, None, now)?])
+}
+
+/// What systemd sets in a user's units.
+fn usual(key: &str) -> Option<OsString> {
+    match key {
+        "HOME" => std::env::home_dir().map(Into::into),
+        "XDG_RUNTIME_DIR" => Some(format!("/run/user/{}", rustix::process::geteuid().as_raw()).into()),
+        _ => None,
+    }
+}
+
+/// The variables that a bridge needs to take the folders of `paths` where it would take one of those that are `untold`:
+/// it would look in vain for what was kept for it, and nobody would find its control socket.
+fn folders(paths: &Paths, untold: &[Paths]) -> Result<Vec<(String, String)>, Error> {
+    let folders: [(_, fn(&Paths) -> &Path); 2] =
+        [("XDG_STATE_HOME", Paths::state_base), ("XDG_RUNTIME_DIR", Paths::runtime_base)];
+    let differ = folders.iter().filter(|(_, of)| untold.iter().any(|untold| of(untold) != of(paths)));
+    let above = differ.filter_map(|(key, of)| Some((key, of(paths).parent()?)));
+    above.map(|(key, folder)| Ok(((*key).to_owned(), text(folder)?))).collect()
 }
 
 /// What the packaged units run: the instance whose config has its name, as every config leaves it.
