@@ -21,6 +21,7 @@ crate::tests![
     a_path_with_every_odd_character_is_kept_in_a_unit_file,
     a_socket_starts_the_bridge_at_its_first_client,
     a_socket_that_waits_follows_its_unit,
+    a_socket_is_there_before_the_network,
     one_that_is_enabled_and_stopped_is_known,
     what_was_removed_by_hand_is_disabled_all_the_same,
     linger_is_switched_on_when_asked_and_only_ours_is_undone,
@@ -371,6 +372,22 @@ fn a_socket_that_waits_follows_its_unit(machine: &Machine) {
     waits();
     assert_eq!(foxxy(machine, &["server", "disable", "moved"]).success(), "disabled moved\n");
     assert_eq!(property(machine, "foxxy-bridge@moved.socket", "ActiveState"), "inactive");
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn a_socket_is_there_before_the_network(machine: &Machine) {
+    let path = plain(machine, "lan.json", 8862);
+    foxxy(machine, &["server", "enable", "--config", &path, "--socket", "--host", "192.0.2.7"]).success();
+    machine.user(&["systemctl", "--user", "start", "foxxy-bridge@lan.socket"]).success();
+    assert_eq!(property(machine, "foxxy-bridge@lan.socket", "ActiveState"), "active");
+    machine.root(&["ip", "address", "add", "192.0.2.7/32", "dev", "lo"]).success();
+    assert_eq!(get(machine, "http://192.0.2.7:8862/readyz"), "200");
+    machine.root(&["ip", "address", "del", "192.0.2.7/32", "dev", "lo"]).success();
+    // Enabled anew with an address of its own, it has no need of that.
+    foxxy(machine, &["server", "enable", "--config", &path, "--socket"]).success();
+    assert_eq!(property(machine, "foxxy-bridge@lan.socket", "FreeBind"), "no");
+    foxxy(machine, &["server", "disable", "lan", "--now"]).success();
     nothing_is_kept(machine);
     nothing_is_left(machine);
 }
