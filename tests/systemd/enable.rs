@@ -22,6 +22,7 @@ crate::tests![
     a_socket_starts_the_bridge_at_its_first_client,
     a_socket_that_waits_follows_its_unit,
     a_socket_is_there_before_the_network,
+    a_socket_leaves_the_bridge_its_name,
     one_that_is_enabled_and_stopped_is_known,
     what_was_removed_by_hand_is_disabled_all_the_same,
     linger_is_switched_on_when_asked_and_only_ours_is_undone,
@@ -388,6 +389,36 @@ fn a_socket_is_there_before_the_network(machine: &Machine) {
     foxxy(machine, &["server", "enable", "--config", &path, "--socket"]).success();
     assert_eq!(property(machine, "foxxy-bridge@lan.socket", "FreeBind"), "no");
     foxxy(machine, &["server", "disable", "lan", "--now"]).success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn a_socket_leaves_the_bridge_its_name(machine: &Machine) {
+    machine
+        .root(&["sh", "-euc", "cp /etc/hosts /etc/hosts.old; echo 127.0.0.5 bridge.lan >> /etc/hosts"])
+        .success();
+    let text = json!({ "mcpServers": {}, "bridge": { "host": "bridge.lan", "port": 8863 } });
+    let path = config(machine, "named.json", &text.to_string());
+    foxxy(machine, &["server", "enable", "--config", &path, "--socket", "--now"]).success();
+    assert_eq!(get(machine, "http://bridge.lan:8863/status"), "200");
+    assert_eq!(status(machine, "named")["address"], "http://bridge.lan:8863/mcp");
+    // One that is none of the name's is what clients know it by.
+    foxxy(machine, &["server", "disable", "named", "--now"]).success();
+    foxxy(machine, &["server", "enable", "--config", &path, "--socket"]).success();
+    machine
+        .root(&[
+            "sh",
+            "-euc",
+            "sed 's/127.0.0.5 /127.0.0.6 /' /etc/hosts > /etc/hosts.new; cat /etc/hosts.new > /etc/hosts",
+        ])
+        .success();
+    machine.user(&["systemctl", "--user", "start", "foxxy-bridge@named.socket"]).success();
+    assert_eq!(get(machine, "http://127.0.0.5:8863/status"), "200");
+    assert_eq!(status(machine, "named")["address"], "http://127.0.0.5:8863/mcp");
+    foxxy(machine, &["server", "disable", "named", "--now"]).success();
+    machine
+        .root(&["sh", "-euc", "cat /etc/hosts.old > /etc/hosts; rm /etc/hosts.old /etc/hosts.new"])
+        .success();
     nothing_is_kept(machine);
     nothing_is_left(machine);
 }
