@@ -109,7 +109,8 @@ async fn request(
 ) -> Result<EnableRequest, Error> {
     let bridge = &read.loaded.config.bridge;
     let address = Address { host: options.host.clone(), port: options.port };
-    let spec = unit::spec(instance, &bridge.daemon, &address, context, start::TIMEOUT, manager).await?;
+    let mut spec = unit::spec(instance, &bridge.daemon, &address, context, start::TIMEOUT, manager).await?;
+    unit::keep_account(&mut spec, instance.scope());
     let program = spec.exec.first().cloned().unwrap_or_default();
     let socket = options.socket.then(|| {
         let host = options.host.as_deref().unwrap_or(bridge.host.as_str());

@@ -77,6 +77,7 @@ impl<'a> Launch<'a> {
             Enablement::No => {
                 let (instance, address) = (self.instance, &self.address);
                 let spec = unit::spec(instance, daemon, address, self.context, self.timeout, manager).await?;
+                unit::tell_of_root(&spec, instance.scope());
                 Run::Transient(Box::new(spec))
             }
             enablement => {

@@ -86,6 +86,9 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
     let daemon = &read.loaded.config.bridge.daemon;
     let manager = survey.manager()?;
     let spec = unit::spec(&instance, daemon, &Address::default(), context, start::TIMEOUT, manager).await?;
+    if transient {
+        unit::tell_of_root(&spec, paths.scope());
+    }
     let restarted = manager.restart(name, &spec, PATIENCE).await?;
     match client::status(&instance.control_socket()).await {
         Ok((status, _)) => output::say(format!("restarted {name}: {} (PID {})", status.address, status.pid)),

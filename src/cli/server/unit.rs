@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::sync::Once;
 use std::time::Duration;
 
 use super::Context;
 use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
+use crate::cli::output;
 use crate::config::{self, CpuQuota, Daemon, MemoryLimit};
 use crate::host;
 use crate::instance::{Instance, Paths, Scope, environment};
@@ -170,6 +172,35 @@ fn account(daemon: &Daemon, scope: Scope) -> Account {
         Scope::System if user.is_some() || group.is_some() => Account::Named { user, group },
         Scope::System if host::user::exists(OWN_ACCOUNT) => Account::Own,
         Scope::System => Account::Managers,
+    }
+}
+
+/// How the account is made, also where no package has left word of it.
+const MAKE_ACCOUNT: &str =
+    "systemd-sysusers --inline 'u foxxy-bridge - \"foxxy-bridge\" /var/lib/foxxy-bridge'";
+
+/// Says, once, that a bridge of the machine runs as root for want of an account, which nobody has asked for.
+pub(super) fn tell_of_root(spec: &UnitSpec, scope: Scope) {
+    static TOLD: Once = Once::new();
+    if scope == Scope::System && spec.account == Account::Managers {
+        TOLD.call_once(|| {
+            output::warn(format!(
+                "{} runs as root: there is no account {OWN_ACCOUNT}; `systemd-sysusers` makes it, or: {MAKE_ACCOUNT}",
+                spec.instance
+            ));
+        });
+    }
+}
+
+/// Has a bridge that is enabled run as the account of its template, and says where there is none yet.
+pub(super) fn keep_account(spec: &mut UnitSpec, scope: Scope) {
+    if scope == Scope::System && spec.account == Account::Managers {
+        spec.account = Account::Own;
+        output::warn(format!(
+            "{} cannot start yet: there is no account {OWN_ACCOUNT} for it; `systemd-sysusers` makes it, or: \
+             {MAKE_ACCOUNT}; as root it runs when bridge.daemon.user is `root`",
+            spec.instance
+        ));
     }
 }
 
