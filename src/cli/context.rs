@@ -7,7 +7,7 @@ use super::error::Error;
 use super::output;
 use crate::config::{self, Choice, Invalid, Loaded, Sources};
 use crate::host::{self, log::Level};
-use crate::instance::environment::Variables;
+use crate::instance::environment::{self, Variables};
 use crate::instance::{self, Instance, Name, Paths, Scope, lock};
 
 /// The options that all commands have.
@@ -24,7 +24,7 @@ pub(crate) struct Context {
 pub(crate) struct Read {
     /// The config.
     pub(crate) loaded: Loaded,
-    /// The variables of this process that the config names and that are set.
+    /// The variables that the config names and that are set.
     pub(crate) variables: Variables,
 }
 
@@ -79,20 +79,40 @@ impl Context {
 
     /// Reads the config with variables that come before those of this process.
     pub(crate) fn read_with(&self, path: Option<&Path>, first: &Variables) -> Result<Read, Invalid> {
-        let Some(path) = path else {
-            return Ok(Read { loaded: Loaded::builtin(), variables: Variables::new() });
-        };
-        let variables = RefCell::new(Variables::new());
-        let env = |name: &str| {
-            let value = first.get(name).cloned().or_else(|| std::env::var(name).ok())?;
-            variables.borrow_mut().insert(name.to_owned(), value.clone());
-            Some(value)
-        };
-        let sources =
-            Sources { env: &env, home: std::env::home_dir(), credentials: host::credentials::folder() };
-        let loaded = config::load(path, &sources)?;
-        Ok(Read { loaded, variables: variables.into_inner() })
+        read_from(path, |name| first.get(name).cloned().or_else(|| std::env::var(name).ok()))
     }
+
+    /// Reads the config of an instance with the variables of this process, and where it has none of that name, with
+    /// what the instance was given before: a bare shell must not take a token away.
+    pub(crate) fn read_for(&self, instance: &Instance) -> Result<Read, Invalid> {
+        // That one of them cannot be read is told when it is to be written.
+        let [_, _, of_this_run] = instance.runtime_files();
+        let mut given = environment::read(&of_this_run).unwrap_or_default();
+        given.extend(environment::read(&instance.variables_file()).unwrap_or_default());
+        // The reload command of its own unit has what `bridge.daemon.environment` made of them, maybe by the same name.
+        let units = [instance.unit_name(), instance.template_unit_name()];
+        let inside = host::unit::own().is_some_and(|unit| units.contains(&unit));
+        read_from(instance.config(), |name| {
+            let (here, before) = (|| std::env::var(name).ok(), || given.get(name).cloned());
+            if inside { before().or_else(here) } else { here().or_else(before) }
+        })
+    }
+}
+
+/// Reads the config with variables from there.
+fn read_from(path: Option<&Path>, get: impl Fn(&str) -> Option<String>) -> Result<Read, Invalid> {
+    let Some(path) = path else {
+        return Ok(Read { loaded: Loaded::builtin(), variables: Variables::new() });
+    };
+    let variables = RefCell::new(Variables::new());
+    let env = |name: &str| {
+        let value = get(name)?;
+        variables.borrow_mut().insert(name.to_owned(), value.clone());
+        Some(value)
+    };
+    let sources = Sources { env: &env, home: std::env::home_dir(), credentials: host::credentials::folder() };
+    let loaded = config::load(path, &sources)?;
+    Ok(Read { loaded, variables: variables.into_inner() })
 }
 
 /// Tells what could be better at once, as the error has only what must be.

@@ -13,6 +13,9 @@ use super::text::{MASK, Text};
 /// All expansions of a file together may give this many bytes.
 const BUDGET: usize = 8 * 1024 * 1024;
 
+/// The longest path that the system takes, in bytes: `PATH_MAX` with its final NUL.
+const LONGEST_PATH: usize = 4095;
+
 /// Where expansions take their values from.
 pub struct Sources<'a> {
     /// The environment: the value of a variable, none when unset.
@@ -125,12 +128,19 @@ fn is_auth_scheme(text: &str) -> bool {
     ["Bearer ", "Basic ", "Token "].iter().any(|scheme| text.eq_ignore_ascii_case(scheme))
 }
 
+/// Where a credential comes from.
+struct CredentialFile {
+    path: PathBuf,
+    /// The same for people: what stands in place of a variable is not for everybody.
+    shown: String,
+}
+
 /// Expands the strings of one file.
 pub(crate) struct Expander<'a> {
     sources: &'a Sources<'a>,
     base: &'a Path,
     /// The files of the credentials that the config itself gives to the service.
-    credentials: BTreeMap<String, PathBuf>,
+    credentials: BTreeMap<String, CredentialFile>,
     left: usize,
 }
 
@@ -144,14 +154,34 @@ impl<'a> Expander<'a> {
             Some(Value::Table(entries)) => entries.as_slice(),
             _ => &[],
         };
-        let credentials = entries.iter().filter_map(|entry| match &entry.node.value {
-            // Where one is that is expanded itself, only the service knows.
-            Value::Text(path) if !path.as_str().contains("${") => {
-                Some((entry.key.clone(), resolve_path(path.as_str(), base, sources.home.as_deref())))
-            }
-            _ => None,
+        let mut expander = Self { sources, base, credentials: BTreeMap::new(), left: BUDGET };
+        let credentials = entries.iter().filter_map(|entry| {
+            let Value::Text(path) = &entry.node.value else { return None };
+            let (written, found) = (path.as_str(), expander.credential_path(path.as_str())?);
+            let path = resolve_path(&found, base, sources.home.as_deref());
+            let shown = if found == written { path.display().to_string() } else { written.to_owned() };
+            Some((entry.key.clone(), CredentialFile { path, shown }))
         });
-        Self { sources, base, credentials: credentials.collect(), left: BUDGET }
+        expander.credentials = credentials.collect();
+        expander
+    }
+
+    /// The path of a credential's file with what stands in place of its variables; what is wrong with them is told where
+    /// the path itself is expanded. None for one that no file has, or that takes a credential to know.
+    fn credential_path(&self, written: &str) -> Option<String> {
+        let mut path = String::new();
+        for piece in pieces(written) {
+            match piece {
+                Piece::Literal(text) | Piece::Stray(text) => path.push_str(text),
+                Piece::Escape => path.push_str("${"),
+                Piece::Reference(_, Reference::Credential(_)) => return None,
+                Piece::Reference(_, reference) => path.push_str(&self.value_of(&reference).ok()?.value),
+            }
+            if path.len() > LONGEST_PATH {
+                return None;
+            }
+        }
+        Some(path)
     }
 
     /// Expands one string in place; false when that is an error. What an expansion gives is not expanded again.
@@ -250,9 +280,9 @@ impl<'a> Expander<'a> {
     }
 
     /// Outside the service a credential is what the service would get, where this user may look at it.
-    fn credential_file(&self, name: &str, file: &Path) -> Result<Found, (String, String)> {
-        let shown = || format!("`${{credential:{name}}}`: {}", file.display());
-        match contents(file) {
+    fn credential_file(&self, name: &str, file: &CredentialFile) -> Result<Found, (String, String)> {
+        let shown = || format!("`${{credential:{name}}}`: {}", file.shown);
+        match contents(&file.path) {
             Ok(value) => Ok(Found::from(value)),
             Err(ReadError::Io(error)) if error.kind() == ErrorKind::PermissionDenied => Ok(Found {
                 value: String::new(),

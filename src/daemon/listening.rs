@@ -38,8 +38,9 @@ impl Listening {
             let fits = |wanted: &SocketAddr| wanted.ip() == bound.ip() && (port == 0 || port == bound.port());
             if !stored || wanted.iter().any(fits) {
                 listener.set_nonblocking(true).map_err(failed)?;
-                // A `.socket` unit has its own idea of the address.
-                let host = if stored { host.to_owned() } else { bound.ip().to_string() };
+                // A `.socket` unit has its own idea of the address, unless it is that of the name which clients use.
+                let is_hosts = wanted.iter().any(|wanted| wanted.ip() == bound.ip());
+                let host = if stored || is_hosts { host.to_owned() } else { bound.ip().to_string() };
                 return Self::at(TcpListener::from_std(listener).map_err(failed)?, host);
             }
             // Another address than before the restart.

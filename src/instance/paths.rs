@@ -18,8 +18,6 @@ const FOR_ALL: u32 = 0o755;
 pub struct Paths {
     scope: Scope,
     config_dir: PathBuf,
-    /// Where configs are unless somebody says otherwise.
-    standard_config_dir: Option<PathBuf>,
     runtime_base: PathBuf,
     state_base: PathBuf,
 }
@@ -53,10 +51,6 @@ impl Paths {
     ) -> Result<Self, PathsError> {
         // The XDG specification has relative paths ignored; an empty value is no path either.
         let folder = |key| get(key).map(PathBuf::from).filter(|path| path.is_absolute());
-        let standard_config_dir = match scope {
-            Scope::System => Some(PathBuf::from("/etc/foxxy-bridge")),
-            Scope::User => folder("HOME").map(|home| home.join(".config/foxxy-bridge")),
-        };
         let config_dir = match (config_dir, scope) {
             (Some(dir), _) => std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
             (None, Scope::System) => PathBuf::from("/etc/foxxy-bridge"),
@@ -78,7 +72,7 @@ impl Paths {
                 .or_else(|| folder("HOME").map(|home| home.join(".local/state")))
                 .map_or_else(|| config_dir.join("state"), |state| state.join("foxxy-bridge")),
         };
-        Ok(Self { scope, config_dir, standard_config_dir, runtime_base, state_base })
+        Ok(Self { scope, config_dir, runtime_base, state_base })
     }
 
     /// The scope that these folders belong to.
@@ -89,11 +83,6 @@ impl Paths {
     /// The folder of the configs.
     pub fn config_dir(&self) -> &Path {
         &self.config_dir
-    }
-
-    /// Whether the configs are where a bridge looks for them that is told nothing.
-    pub fn has_standard_config_dir(&self) -> bool {
-        self.standard_config_dir.as_ref() == Some(&self.config_dir)
     }
 
     /// The config of an instance that is named after it: `NAME.json`, or `NAME.toml` when only that exists.

@@ -7,6 +7,7 @@ mod model;
 mod spec;
 pub mod systemd;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ use crate::instance::{Name, Scope};
 pub trait ServiceManager: Send + Sync {
     /// What it is, for people: `systemd 252 (user)`.
     fn describe(&self) -> String;
+
+    /// The variables that it gives to every process that it starts.
+    fn environment(&self) -> BoxFuture<'_, Result<BTreeMap<String, String>, Error>>;
 
     /// Starts an instance and waits until it serves; a start that fails leaves nothing behind.
     fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Started, Error>>;

@@ -27,9 +27,12 @@ crate::tests![
     commands_at_the_same_time_take_turns,
     a_socket_starts_the_bridge_at_its_first_client,
     a_socket_that_waits_follows_its_unit,
+    a_socket_is_there_before_the_network,
+    a_socket_leaves_the_bridge_its_name,
     one_that_is_enabled_and_stopped_is_known,
     what_was_removed_by_hand_is_disabled_all_the_same,
     linger_is_switched_on_when_asked_and_only_ours_is_undone,
+    folders_of_the_shell_are_those_of_the_bridge,
 ];
 
 const SOON: Duration = Duration::from_secs(15);
@@ -469,6 +472,52 @@ fn a_socket_that_waits_follows_its_unit(machine: &Machine) {
     nothing_is_left(machine);
 }
 
+fn a_socket_is_there_before_the_network(machine: &Machine) {
+    let path = plain(machine, "lan.json", 8862);
+    foxxy(machine, &["server", "enable", "--config", &path, "--socket", "--host", "192.0.2.7"]).success();
+    machine.user(&["systemctl", "--user", "start", "foxxy-bridge@lan.socket"]).success();
+    assert_eq!(property(machine, "foxxy-bridge@lan.socket", "ActiveState"), "active");
+    machine.root(&["ip", "address", "add", "192.0.2.7/32", "dev", "lo"]).success();
+    assert_eq!(get(machine, "http://192.0.2.7:8862/readyz"), "200");
+    machine.root(&["ip", "address", "del", "192.0.2.7/32", "dev", "lo"]).success();
+    // Enabled anew with an address of its own, it has no need of that.
+    foxxy(machine, &["server", "enable", "--config", &path, "--socket"]).success();
+    assert_eq!(property(machine, "foxxy-bridge@lan.socket", "FreeBind"), "no");
+    foxxy(machine, &["server", "disable", "lan", "--now"]).success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
+fn a_socket_leaves_the_bridge_its_name(machine: &Machine) {
+    machine
+        .root(&["sh", "-euc", "cp /etc/hosts /etc/hosts.old; echo 127.0.0.5 bridge.lan >> /etc/hosts"])
+        .success();
+    let text = json!({ "mcpServers": {}, "bridge": { "host": "bridge.lan", "port": 8863 } });
+    let path = config(machine, "named.json", &text.to_string());
+    foxxy(machine, &["server", "enable", "--config", &path, "--socket", "--now"]).success();
+    assert_eq!(get(machine, "http://bridge.lan:8863/status"), "200");
+    assert_eq!(status(machine, "named")["address"], "http://bridge.lan:8863/mcp");
+    // One that is none of the name's is what clients know it by.
+    foxxy(machine, &["server", "disable", "named", "--now"]).success();
+    foxxy(machine, &["server", "enable", "--config", &path, "--socket"]).success();
+    machine
+        .root(&[
+            "sh",
+            "-euc",
+            "sed 's/127.0.0.5 /127.0.0.6 /' /etc/hosts > /etc/hosts.new; cat /etc/hosts.new > /etc/hosts",
+        ])
+        .success();
+    machine.user(&["systemctl", "--user", "start", "foxxy-bridge@named.socket"]).success();
+    assert_eq!(get(machine, "http://127.0.0.5:8863/status"), "200");
+    assert_eq!(status(machine, "named")["address"], "http://127.0.0.5:8863/mcp");
+    foxxy(machine, &["server", "disable", "named", "--now"]).success();
+    machine
+        .root(&["sh", "-euc", "cat /etc/hosts.old > /etc/hosts; rm /etc/hosts.old /etc/hosts.new"])
+        .success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
+}
+
 fn one_that_is_enabled_and_stopped_is_known(machine: &Machine) {
     let path = plain(machine, "rests.json", 8722);
     foxxy(machine, &["server", "enable", "--config", &path, "--port", "8723", "--now"]).success();
@@ -551,6 +600,47 @@ fn linger_is_switched_on_when_asked_and_only_ours_is_undone(machine: &Machine) {
     nothing_is_kept(machine);
     machine.root(&[&inside[..], &["loginctl", "enable-linger", "tester"]].concat()).success();
     machine.root(&["systemctl", "stop", "a-session"]).success();
+}
+
+fn folders_of_the_shell_are_those_of_the_bridge(machine: &Machine) {
+    let foxxy = |variables: &[&str], arguments: &[&str]| {
+        machine.user(&[&["env"], variables, &["foxxy-bridge", "server"], arguments].concat())
+    };
+    let text = |port: u16| {
+        let daemon = json!({ "environment": { "KEY": "${TOKEN}" } });
+        json!({ "mcpServers": {}, "bridge": { "host": "${TOKEN:0.0.0.0}", "port": port, "daemon": daemon } })
+            .to_string()
+    };
+    config(machine, ".config/foxxy-bridge/away.json", &text(8861));
+    let set = |variables: &[&str]| {
+        let words = if variables.is_empty() { "unset-environment" } else { "set-environment" };
+        let variables = if variables.is_empty() { &["XDG_CONFIG_HOME", "XDG_STATE_HOME"] } else { variables };
+        machine.user(&[&["systemctl", "--user", words], variables].concat()).success();
+    };
+    machine.user_sh("mkdir -m 700 ~/run; mkdir -p ~/elsewhere").success();
+    let moved = ["XDG_STATE_HOME=/home/tester/elsewhere", "XDG_RUNTIME_DIR=/home/tester/run"];
+    let managers = ["XDG_CONFIG_HOME=/home/tester/nowhere", "XDG_STATE_HOME=/home/tester/nowhere"];
+    for (shell, manager, is_said) in
+        [(&[][..], &[][..], false), (&moved, &[], true), (&[], &managers, true), (&moved, &managers, true)]
+    {
+        set(manager);
+        let enable = ["enable", "away", "--now"];
+        foxxy(&[shell, &["TOKEN=127.0.0.1"]].concat(), &enable).success();
+        let status = foxxy(shell, &["status", "away", "--format", "json"]).success();
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        assert_eq!(status["config"], "/home/tester/.config/foxxy-bridge/away.json");
+        // The bridge, too, has found what was kept for it.
+        assert_eq!(status["address"], "http://127.0.0.1:8861/mcp", "{shell:?} {manager:?}");
+        let drop_in = "cat ~/.config/systemd/user/foxxy-bridge@away.service.d/50-foxxy-bridge.conf";
+        let drop_in = machine.user_sh(drop_in).success();
+        assert_eq!(drop_in.contains("XDG_") || drop_in.contains("--config-dir"), is_said, "{drop_in}");
+        foxxy(shell, &["reload", "away"]).success();
+        foxxy(shell, &["disable", "away", "--now"]).success();
+    }
+    set(&[]);
+    machine.user_sh("rm -r ~/run ~/elsewhere ~/.config/foxxy-bridge").success();
+    nothing_is_kept(machine);
+    nothing_is_left(machine);
 }
 
 /// A config without servers.

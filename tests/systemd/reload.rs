@@ -10,6 +10,7 @@ crate::tests![
     systemctl_reload_tells_the_truth,
     sighup_reloads,
     a_config_written_after_the_start_is_found,
+    a_bare_shell_takes_no_variable_away,
 ];
 
 const SOON: Duration = Duration::from_secs(15);
@@ -130,4 +131,35 @@ fn a_config_written_after_the_start_is_found(machine: &Machine) {
     let list: serde_json::Value = serde_json::from_str(&bridge("server list --format json")).expect("JSON");
     assert!(list[0]["config"].as_str().expect("a path").ends_with("/later/config.json"), "{list}");
     bridge("server stop");
+}
+
+fn a_bare_shell_takes_no_variable_away(machine: &Machine) {
+    let daemon = r#"{ "environment": { "API_KEY": "${TOKEN}", "TOKEN": "t-${TOKEN}" } }"#;
+    let text = format!(r#"{{ "mcpServers": {{}}, "bridge": {{ "port": 8860, "daemon": {daemon} }} }}"#);
+    crate::bridge::config(machine, "bare.json", &text);
+    let here = "/run/user/$(id -u)/foxxy-bridge/bare/environment";
+    let kept = "~/.local/state/foxxy-bridge/bare/kept/environment";
+    for (typed, file, token) in [
+        ("TOKEN=x foxxy-bridge server start --daemon --config bare.json", here, "x"),
+        ("foxxy-bridge server restart bare", here, "x"),
+        ("foxxy-bridge server reload bare", here, "x"),
+        // What runs here on an older systemd has the unit's variables, which are not those that it was given.
+        ("systemctl --user reload foxxy-bridge-bare", here, "x"),
+        ("TOKEN=y foxxy-bridge server reload bare", here, "y"),
+        ("foxxy-bridge server enable bare", kept, "y"),
+        ("foxxy-bridge server restart bare", kept, "y"),
+        ("systemctl --user reload foxxy-bridge@bare", kept, "y"),
+        ("foxxy-bridge server stop bare; foxxy-bridge server start --daemon --config bare.json", kept, "y"),
+        ("foxxy-bridge server stop bare; foxxy-bridge server restart bare", kept, "y"),
+    ] {
+        let said = machine.user_sh(typed);
+        assert!(
+            !said.stderr.contains("TOKEN is not set") && !said.stderr.contains("kept for the boot"),
+            "{said}"
+        );
+        said.success();
+        let given = machine.user_sh(&format!("cat {file}")).success();
+        assert_eq!(given, format!("API_KEY=\"{token}\"\nTOKEN=\"t-{token}\"\n"), "{typed}");
+    }
+    machine.user_sh("foxxy-bridge server disable bare --now; rm bare.json").success();
 }

@@ -11,6 +11,7 @@ crate::tests![
     roots_bridge_is_the_machines_and_runs_as_the_user_of_its_config,
     a_bridges_user_does_not_choose_what_root_restarts,
     a_config_that_the_bridges_user_may_not_read_is_a_matter_of_permission,
+    without_its_account_a_bridge_is_root_only_with_a_warning,
 ];
 
 fn roots_bridge_is_the_machines_and_runs_as_the_user_of_its_config(machine: &Machine) {
@@ -121,4 +122,43 @@ fn a_config_that_the_bridges_user_may_not_read_is_a_matter_of_permission(machine
         refused(machine.root(&typed.split(' ').collect::<Vec<_>>()), 78);
     }
     machine.root(&["rm", "-r", "/etc/foxxy-bridge"]).success();
+}
+
+fn without_its_account_a_bridge_is_root_only_with_a_warning(machine: &Machine) {
+    let text = json!({ "mcpServers": {}, "bridge": { "port": 8864 } }).to_string();
+    let script = "install -d /etc/foxxy-bridge; printf '%s' \"$1\" > /etc/foxxy-bridge/orphan.json";
+    machine.root(&["sh", "-euc", script, "sh", &text]).success();
+    let foxxy = |arguments: &[&str]| machine.root(&[&["foxxy-bridge", "server"], arguments].concat());
+    let user =
+        |unit: &str| machine.root(&["systemctl", "show", "--value", "--property=User", unit]).success();
+    let config = ["--config", "/etc/foxxy-bridge/orphan.json"];
+    let root = "orphan runs as root: there is no account foxxy-bridge; `systemd-sysusers` makes it";
+
+    let said = foxxy(&[&["start", "--daemon"][..], &config].concat());
+    assert_eq!(said.stderr.matches(root).count(), 1, "{said}");
+    said.success();
+    let said = foxxy(&["restart", "orphan"]);
+    assert_eq!(said.stderr.matches(root).count(), 1, "{said}");
+    foxxy(&["stop", "orphan"]).success();
+
+    // One that is enabled waits for its account, and does not become root meanwhile.
+    let said = foxxy(&["enable", "orphan"]);
+    let makes = said.stderr.split("or: ").nth(1).and_then(|rest| rest.split(';').next()).map(str::to_owned);
+    assert!(said.stderr.contains("orphan cannot start yet"), "{said}");
+    said.success();
+    assert_eq!(user("foxxy-bridge@orphan"), "foxxy-bridge\n");
+    machine.root(&["systemctl", "start", "foxxy-bridge@orphan"]).failure(1);
+    machine.root(&["systemctl", "stop", "foxxy-bridge@orphan"]).success();
+    machine.root(&["sh", "-euc", &makes.expect("a command that makes it")]).success();
+    let said = foxxy(&["start", "--daemon", "--config", "/etc/foxxy-bridge/orphan.json"]);
+    assert!(!said.stderr.contains("account"), "{said}");
+    said.success();
+    assert_eq!(get(machine, "http://127.0.0.1:8864/readyz"), "200");
+    let group = ["sh", "-c", "ps -o user:20=,group:20= -p $(pgrep --oldest --exact foxxy-bridge)"];
+    let runs_as = machine.root(&group).success();
+    assert_eq!(runs_as.split_whitespace().collect::<Vec<_>>(), ["foxxy-bridge", "foxxy-bridge"]);
+    foxxy(&["disable", "orphan", "--now"]).success();
+    machine
+        .root(&["sh", "-c", "userdel foxxy-bridge; rm -r /etc/foxxy-bridge /var/lib/foxxy-bridge"])
+        .success();
 }

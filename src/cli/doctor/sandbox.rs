@@ -38,7 +38,8 @@ struct Told {
 
 /// Each sandbox that a config can ask for is tried in units that do nothing, with what the unit of the bridge would set.
 pub(super) async fn enforced(facts: &Facts) -> Vec<Finding> {
-    let (Ok(systemd), Some(spec)) = (&facts.systemd, spec(facts)) else { return Vec::new() };
+    let Ok(systemd) = &facts.systemd else { return Vec::new() };
+    let Some(spec) = spec(facts, systemd).await else { return Vec::new() };
     let spec = match spec {
         Ok(spec) => spec,
         Err(error) => {
@@ -73,13 +74,14 @@ pub(super) async fn enforced(facts: &Facts) -> Vec<Finding> {
 }
 
 /// What would run the bridge of the config that is meant; nothing where that bridge is not known.
-fn spec(facts: &Facts) -> Option<Result<UnitSpec, Error>> {
+async fn spec(facts: &Facts, systemd: &Systemd) -> Option<Result<UnitSpec, Error>> {
     let instance = facts.instance.as_ref()?;
     // One that cannot be read says nothing of a user.
     let config = facts.configs.first().and_then(Config::config);
     let daemon = config.map_or_else(config::Daemon::default, |config| config.bridge.daemon.clone());
     // How long a start may take makes no difference to a trial.
-    Some(unit::spec(instance, &daemon, &Address::default(), &facts.context, Duration::ZERO))
+    let timeout = Duration::ZERO;
+    Some(unit::spec(instance, &daemon, &Address::default(), &facts.context, timeout, systemd).await)
 }
 
 /// Tries the sandboxes that there are.

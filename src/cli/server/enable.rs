@@ -9,7 +9,7 @@ use super::launch::Launch;
 use super::survey::{Known, Survey};
 use super::unit::{self, Address};
 use super::{Context, Whose, name_of, start, stop, turn};
-use crate::cli::context::Read;
+use crate::cli::context::{Read, told};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::{self, GOOD};
 use crate::instance::{Instance, Name, Paths, Scope, environment};
@@ -46,14 +46,14 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
     let paths = context.paths(options.whose.scope())?;
     let mut survey = Survey::take(&paths).await?;
     let instance = meant(&options, &survey, &paths, context).await?.keeping();
-    let read = context.read(instance.config())?;
+    let read = context.read_for(&instance).map_err(told)?;
     for warning in &read.loaded.warnings {
         output::warn(warning.to_string());
     }
-    let request = request(&options, &instance, &read, context)?;
     let manager = survey.manager()?;
     let _turn = turn::wait(&paths).await?;
     let changes_owner = changes_owner(&options, manager, &instance).await?;
+    let request = request(&options, &instance, &read, context, manager).await?;
     let plan = manager.plan_enable(&request).await?;
     if options.dry_run {
         show(&plan, instance.name(), "enabled");
@@ -106,15 +106,17 @@ async fn meant(
     survey.instance(name, paths, context).await
 }
 
-fn request(
+async fn request(
     options: &Options,
     instance: &Instance,
     read: &Read,
     context: &Context,
+    manager: &dyn ServiceManager,
 ) -> Result<EnableRequest, Error> {
     let bridge = &read.loaded.config.bridge;
     let address = Address { host: options.host.clone(), port: options.port };
-    let spec = unit::spec(instance, &bridge.daemon, &address, context, start::TIMEOUT)?;
+    let mut spec = unit::spec(instance, &bridge.daemon, &address, context, start::TIMEOUT, manager).await?;
+    unit::keep_account(&mut spec, instance.scope());
     let program = spec.exec.first().cloned().unwrap_or_default();
     let socket = options.socket.then(|| {
         let host = options.host.as_deref().unwrap_or(bridge.host.as_str());
@@ -221,8 +223,9 @@ async fn apply(
         environment::forget(instance).map_err(|error| not_kept(instance, &error))?;
     }
     outcome?;
-    if !read.variables.is_empty() {
-        let names: Vec<&str> = read.variables.keys().map(String::as_str).collect();
+    let from_here = |name: &&str| std::env::var_os(name).is_some();
+    let names: Vec<&str> = read.variables.keys().map(String::as_str).filter(from_here).collect();
+    if !names.is_empty() {
         output::note(format!(
             "kept for the boot: {}, from this shell, in {} (for this user alone)",
             names.join(", "),

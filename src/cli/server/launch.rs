@@ -75,7 +75,9 @@ impl<'a> Launch<'a> {
         let name = self.instance.name();
         let run = match manager.enablement(name).await? {
             Enablement::No => {
-                let spec = unit::spec(self.instance, daemon, &self.address, self.context, self.timeout)?;
+                let (instance, address) = (self.instance, &self.address);
+                let spec = unit::spec(instance, daemon, address, self.context, self.timeout, manager).await?;
+                unit::tell_of_root(&spec, instance.scope());
                 Run::Transient(Box::new(spec))
             }
             enablement => {

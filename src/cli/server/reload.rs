@@ -7,7 +7,6 @@ use super::{Context, Outcomes, Targets, start, unit};
 use crate::cli::error::{AS_ROOT, Error, Exit};
 use crate::cli::output;
 use crate::control::client::{self, AskError};
-use crate::instance::environment::Variables;
 use crate::instance::{Instance, Name, Paths};
 
 #[derive(Debug, Args)]
@@ -30,12 +29,12 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
 async fn reload(survey: &Survey, paths: &Paths, name: &Name, context: &Context) -> Result<(), Error> {
     let Some(known) = survey.get(name) else { return Err(survey.unknown(name, Exit::Failed)) };
     let config = known.config().filter(|path| path.exists());
-    let instance = Instance::new(name.clone(), config.clone(), paths.clone())?;
+    let instance = Instance::new(name.clone(), config, paths.clone())?;
     // Variables that the config names only now are in this shell, not in the bridge's environment. What is wrong with
     // the config is for the bridge to say, so that its status says it too. Of another user's bridge that no manager keeps
     // the config is not known.
     if known.config().is_some()
-        && let Ok(read) = context.read_with(config.as_deref(), &Variables::new())
+        && let Ok(read) = context.read_for(&instance)
     {
         unit::write_environment(&instance, &read)?;
     }

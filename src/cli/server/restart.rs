@@ -8,6 +8,7 @@ use super::launch::Launch;
 use super::survey::Survey;
 use super::unit::{self, Address};
 use super::{Context, Outcomes, Targets, enable, start, stop};
+use crate::cli::context::told;
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
@@ -44,7 +45,7 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
             }
         };
         output::note(format!("{name} is not running: it is started"));
-        let read = context.read(instance.config())?;
+        let read = context.read_for(&instance).map_err(told)?;
         return Launch::plain(&instance, &read, context).run(survey).await.map(drop);
     };
     if known.managed.is_none() {
@@ -62,12 +63,13 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
     }
     let config = known.config().filter(|path| path.exists());
     let identity = known.config();
+    let instance = Instance::new(name.clone(), config, paths.clone())?;
     // A config that is broken by now must not cost a bridge that runs.
-    let read = context.read(config.as_deref()).map_err(|mut error| {
+    let read = context.read_for(&instance).map_err(|invalid| {
+        let mut error = told(invalid);
         error.why.push(format!("{name} is left running as it is"));
         error
     })?;
-    let instance = Instance::new(name.clone(), config, paths.clone())?;
     unit::write_environment(&instance, &read)?;
     let manager = survey.manager()?;
     let enablement = manager.enablement(name).await?;
@@ -88,8 +90,12 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         return Ok(());
     }
     let daemon = &read.loaded.config.bridge.daemon;
-    let spec = unit::spec(&instance, daemon, &Address::default(), context, start::TIMEOUT)?;
-    let restarted = survey.manager()?.restart(name, &spec, PATIENCE).await?;
+    let manager = survey.manager()?;
+    let spec = unit::spec(&instance, daemon, &Address::default(), context, start::TIMEOUT, manager).await?;
+    if managed.transient {
+        unit::tell_of_root(&spec, paths.scope());
+    }
+    let restarted = manager.restart(name, &spec, PATIENCE).await?;
     match client::status(&instance.control_socket()).await {
         Ok((status, _)) => output::say(format!("restarted {name}: {} (PID {})", status.address, status.pid)),
         Err(_) => output::say(format!("restarted {name}")),

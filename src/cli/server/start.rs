@@ -9,7 +9,7 @@ use super::launch::Launch;
 use super::survey::{Known, Survey};
 use super::unit::Address;
 use super::{Context, Whose, name_of, stop};
-use crate::cli::context::Read;
+use crate::cli::context::{Read, told};
 use crate::cli::error::{AS_ROOT, Error, Exit};
 use crate::cli::output;
 use crate::config::Scope as ConfigScope;
@@ -100,14 +100,15 @@ pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Er
         context = read.loaded.path.clone().map_or(context.clone(), |config| context.with_config(config));
     }
     let context = &context;
-    for warning in &read.loaded.warnings {
-        output::warn(warning.to_string());
-    }
     if options.cleanup && !options.dry_run {
         clean_up(&paths)?;
     }
     let mut survey = Survey::take(&paths).await?;
     let instance = context.instance(&paths, name.clone())?;
+    let read = context.read_for(&instance).map_err(told)?;
+    for warning in &read.loaded.warnings {
+        output::warn(warning.to_string());
+    }
     let address = Address { host: options.host.clone(), port: options.port };
     let launch = Launch {
         instance: &instance,

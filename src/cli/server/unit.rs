@@ -1,8 +1,9 @@
 //! From a config to what the service manager is to run.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::sync::Once;
 use std::time::Duration;
 
 use super::Context;
@@ -11,8 +12,10 @@ use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::config::{self, CpuQuota, Daemon, MemoryLimit};
 use crate::host;
-use crate::instance::{Instance, Name, Scope, environment};
-use crate::manager::{ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, UnitSpec};
+use crate::instance::{Instance, Name, Paths, Scope, environment};
+use crate::manager::{
+    ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, ServiceManager, UnitSpec,
+};
 
 /// A bridge's own choice of address, where it differs from its config's.
 #[derive(Debug, Clone, Default)]
@@ -32,15 +35,17 @@ impl Address {
 }
 
 /// What runs an instance: this program, serving in the foreground of a unit.
-pub(in crate::cli) fn spec(
+pub(in crate::cli) async fn spec(
     instance: &Instance,
     daemon: &Daemon,
     address: &Address,
     context: &Context,
     timeout: Duration,
+    manager: &dyn ServiceManager,
 ) -> Result<UnitSpec, Error> {
     let mut program = vec![text(&std::env::current_exe()?)?];
-    if !instance.paths().has_standard_config_dir() {
+    let untold = untold(instance.scope(), manager).await?;
+    if untold.iter().any(|paths| paths.config_dir() != instance.paths().config_dir()) {
         program.extend(["--config-dir".to_owned(), text(instance.paths().config_dir())?]);
     }
     let (name, scope) = (instance.name().as_str(), instance.scope());
@@ -72,9 +77,11 @@ pub(in crate::cli) fn spec(
     environment_files.extend(daemon.environment_file.as_ref().map(resolved));
     // npx, uvx and their like are often where only the caller's PATH leads, as with nvm.
     let path = std::env::var_os("PATH").as_deref().and_then(OsStr::to_str).map(str::to_owned);
+    let mut environment: BTreeMap<_, _> = path.map(|path| ("PATH".to_owned(), path)).into_iter().collect();
+    environment.extend(folders(instance.paths(), &untold)?);
     Ok(UnitSpec {
         description: format!("foxxy-bridge {name} ({shown})"),
-        environment: path.map(|path| ("PATH".to_owned(), path)).into_iter().collect(),
+        environment,
         environment_files,
         credentials: daemon.credentials.iter().map(|(id, path)| (id.clone(), resolved(path))).collect(),
         account: account(daemon, scope),
@@ -89,6 +96,37 @@ pub(in crate::cli) fn spec(
         start_timeout: timeout,
         ..standard(name, program, exec, daemon, scope)
     })
+}
+
+/// The folders that a bridge takes in a unit that says nothing of them: by what systemd sets by itself, and by what its
+/// manager has now and may not have after the next boot.
+async fn untold(scope: Scope, manager: &dyn ServiceManager) -> Result<Vec<Paths>, Error> {
+    // No variable changes the machine's.
+    let variables = match scope {
+        Scope::User => manager.environment().await?,
+        Scope::System => BTreeMap::new(),
+    };
+    let now = |key: &str| variables.get(key).map(Into::into).or_else(|| usual(key));
+    Ok(vec![Paths::from_env(scope, None, usual)?, Paths::from_env(scope, None, now)?])
+}
+
+/// What systemd sets in a user's units.
+fn usual(key: &str) -> Option<OsString> {
+    match key {
+        "HOME" => std::env::home_dir().map(Into::into),
+        "XDG_RUNTIME_DIR" => Some(format!("/run/user/{}", rustix::process::geteuid().as_raw()).into()),
+        _ => None,
+    }
+}
+
+/// The variables that a bridge needs to take the folders of `paths` where it would take one of those that are `untold`:
+/// it would look in vain for what was kept for it, and nobody would find its control socket.
+fn folders(paths: &Paths, untold: &[Paths]) -> Result<Vec<(String, String)>, Error> {
+    let folders: [(_, fn(&Paths) -> &Path); 2] =
+        [("XDG_STATE_HOME", Paths::state_base), ("XDG_RUNTIME_DIR", Paths::runtime_base)];
+    let differ = folders.iter().filter(|(_, of)| untold.iter().any(|untold| of(untold) != of(paths)));
+    let above = differ.filter_map(|(key, of)| Some((key, of(paths).parent()?)));
+    above.map(|(key, folder)| Ok(((*key).to_owned(), text(folder)?))).collect()
 }
 
 /// What the packaged units run: the instance whose config has its name, as every config leaves it.
@@ -152,6 +190,35 @@ fn account(daemon: &Daemon, scope: Scope) -> Account {
     }
 }
 
+/// How the account is made, also where no package has left word of it.
+const MAKE_ACCOUNT: &str =
+    "systemd-sysusers --inline 'u foxxy-bridge - \"foxxy-bridge\" /var/lib/foxxy-bridge'";
+
+/// Says, once, that a bridge of the machine runs as root for want of an account, which nobody has asked for.
+pub(super) fn tell_of_root(spec: &UnitSpec, scope: Scope) {
+    static TOLD: Once = Once::new();
+    if scope == Scope::System && spec.account == Account::Managers {
+        TOLD.call_once(|| {
+            output::warn(format!(
+                "{} runs as root: there is no account {OWN_ACCOUNT}; `systemd-sysusers` makes it, or: {MAKE_ACCOUNT}",
+                spec.instance
+            ));
+        });
+    }
+}
+
+/// Has a bridge that is enabled run as the account of its template, and says where there is none yet.
+pub(super) fn keep_account(spec: &mut UnitSpec, scope: Scope) {
+    if scope == Scope::System && spec.account == Account::Managers {
+        spec.account = Account::Own;
+        output::warn(format!(
+            "{} cannot start yet: there is no account {OWN_ACCOUNT} for it; `systemd-sysusers` makes it, or: \
+             {MAKE_ACCOUNT}; as root it runs when bridge.daemon.user is `root`",
+            spec.instance
+        ));
+    }
+}
+
 fn limits(limits: &config::Limits) -> Limits {
     Limits {
         memory_max: limits.memory_max.map(memory),
@@ -170,8 +237,8 @@ fn memory(limit: MemoryLimit) -> Memory {
     }
 }
 
-/// Gives the instance the variables that its config sets, and those that its config names and the caller has. What the
-/// caller does not have stays as it was: a restart from a bare shell must not take a token away.
+/// Gives the instance the variables that its config sets, and those that its config names. What the caller does not
+/// have stays as it was.
 pub(super) fn write_environment(instance: &Instance, read: &Read) -> Result<(), Error> {
     let set = &read.loaded.config.bridge.daemon.environment;
     let set = set.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();

@@ -142,8 +142,21 @@ fn outside_the_service_a_credential_is_the_file_that_the_service_would_get() {
     }"#;
     let parsed = parse(text, Format::Json, Path::new("a.json"), folder.path(), &sources);
     assert_eq!(parsed.unwrap().0.upstreams["a"].env["KEY"].expose(), "s3cr3t");
+    let env = |name: &str| (name == "SECRETS").then(|| folder.path().display().to_string());
+    let sources = Sources { env: &env, home: Some(folder.path().to_owned()), credentials: None };
+    for written in ["${SECRETS}/token", "~/${NOPE:token}", "${SECRETS}/../${SECRETS}/token"] {
+        let text = text.replace(r#""token": "token""#, &format!(r#""token": "{written}""#));
+        let parsed = parse(&text, Format::Json, Path::new("a.json"), Path::new("/"), &sources);
+        match written.contains("..") {
+            false => assert_eq!(parsed.unwrap().0.upstreams["a"].env["KEY"].expose(), "s3cr3t", "{written}"),
+            // What a variable holds is not told.
+            true => {
+                assert!(parsed.unwrap_err().problems[0].message.contains(&format!("token}}`: {written}: ")))
+            }
+        }
+    }
     // Of those that only the service can have it is said that they are empty here.
-    for others in [r#""other": "token""#, r#""token": "${NOPE:token}""#] {
+    for others in [r#""other": "token""#, r#""token": "${credential:other}""#] {
         let text = text.replace(r#""token": "token""#, others);
         let (_, warnings) = parse(&text, Format::Json, Path::new("a.json"), folder.path(), &sources).unwrap();
         assert!(

@@ -20,6 +20,7 @@ mod stop;
 mod tests;
 mod unit;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +103,14 @@ impl Systemd {
         self.manager.control_group().await.map_err(|error| self.error("tell its control group", error))
     }
 
+    /// The variables of the manager itself, which every unit gets (org.freedesktop.systemd1(5), `Environment`).
+    async fn variables(&self) -> Result<BTreeMap<String, String>, Error> {
+        let variables = self.manager.environment().await;
+        let variables = variables.map_err(|error| self.error("tell the variables of its units", error))?;
+        let pairs = variables.iter().filter_map(|line| line.split_once('='));
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
     /// An error of a call, in our words.
     fn error(&self, action: impl Into<String>, error: zbus::Error) -> Error {
         call_error(action, self.scope, error)
@@ -111,6 +120,10 @@ impl Systemd {
 impl ServiceManager for Systemd {
     fn describe(&self) -> String {
         format!("systemd {} ({})", self.version.0, self.scope)
+    }
+
+    fn environment(&self) -> BoxFuture<'_, Result<BTreeMap<String, String>, Error>> {
+        self.variables().boxed()
     }
 
     fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Started, Error>> {

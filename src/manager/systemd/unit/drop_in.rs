@@ -20,15 +20,13 @@ const LISTS: [&str; 13] = [
 ];
 
 /// Settings that a packaged unit may have and an instance not, and that an empty assignment takes back.
-const OPTIONAL: [&str; 9] = [
+const OPTIONAL: [&str; 7] = [
     "BusName",
     "Environment",
     "EnvironmentFile",
     "ExecReload",
-    "Group",
     "LoadCredential",
     "StateDirectory",
-    "User",
     "WorkingDirectory",
 ];
 
@@ -119,6 +117,8 @@ impl UnitText {
             let off = match Directive::off(&setting.key) {
                 Some(off) => off,
                 None if OPTIONAL.contains(&setting.key.as_str()) => "",
+                // Another user has a group of their own. Without one the user stays, too: an empty one were root.
+                None if setting.key == "Group" && wanted.get(&setting.section, "User").is_some() => "",
                 None => continue,
             };
             add(&setting.section, vec![format!("{}={off}", setting.key)]);
@@ -158,7 +158,7 @@ mod tests {
 
     const BASE: &str = "# x\n[Unit]\nDescription=foxxy-bridge %i\n\n[Service]\nType=notify\n\
         ExecStart=:/usr/bin/foxxy-bridge server \\\n    start --instance %i\nEnvironment=\"A=100%%i\"\n\
-        NoNewPrivileges=yes\nUser=foxxy-bridge\nNice=5\n[Install]\nWantedBy=default.target\n";
+        NoNewPrivileges=yes\nUser=foxxy-bridge\nGroup=foxxy-bridge\nNice=5\n[Install]\nWantedBy=default.target\n";
 
     fn changes(wanted: &str) -> String {
         let base = UnitText::parse(BASE).of_instance("work");
@@ -179,8 +179,20 @@ mod tests {
                 "[Unit]\nDescription=foxxy-bridge work\n[Service]\nType=notify-reload\nExecStart=:/opt/b\n\
                 Environment=\"A=100%%i\"\nEnvironment=\"PATH=/bin\"\nNoNewPrivileges=yes\n[Install]\nWantedBy=x\n"
             ),
-            "[Service]\nType=notify-reload\nExecStart=\nExecStart=:/opt/b\nEnvironment=\"PATH=/bin\"\nUser=\n"
+            "[Service]\nType=notify-reload\nExecStart=\nExecStart=:/opt/b\nEnvironment=\"PATH=/bin\"\n"
         );
+    }
+
+    #[test]
+    fn nobody_becomes_root_for_want_of_a_name() {
+        let of = |account: &str| {
+            let wanted = BASE.replace("User=foxxy-bridge\nGroup=foxxy-bridge\n", account);
+            changes(&wanted.replace("100%%i", "KEPT").replace("%i", "work").replace("KEPT", "100%%i"))
+        };
+        assert_eq!(of(""), "");
+        assert_eq!(of("Group=mcp\n"), "[Service]\nGroup=mcp\n");
+        assert_eq!(of("User=ada\n"), "[Service]\nUser=ada\nGroup=\n");
+        assert_eq!(of("User=root\nGroup=root\n"), "[Service]\nUser=root\nGroup=root\n");
     }
 
     #[test]

@@ -115,9 +115,13 @@ pub(in crate::manager::systemd) fn service_file(
 pub(in crate::manager::systemd) fn socket_file(spec: &SocketSpec) -> Result<String, Error> {
     let header = format!("{HEADER}; changes belong in a drop-in: systemctl edit foxxy-bridge@NAME.socket");
     let description = format!("foxxy-bridge {}, not started before its first client", spec.instance);
+    let ip = spec.address.ip();
+    // These two every machine has, from the beginning.
+    let free_bind = !ip.is_loopback() && !ip.is_unspecified();
+    let address = spec.address.to_string();
     render(
         "socket",
-        &json!({ "header": header, "description": description, "address": spec.address.to_string() }),
+        &json!({ "header": header, "description": description, "address": address, "free_bind": free_bind }),
     )
 }
 

@@ -1,7 +1,7 @@
 //! Both renderings of a unit.
 
 use super::*;
-use crate::manager::{Restart, Sandbox};
+use crate::manager::{Restart, Sandbox, SocketSpec};
 
 const OLD: Version = Version(252);
 const NEW: Version = Version(257);
@@ -148,6 +148,23 @@ fn a_path_that_no_unit_file_can_have_is_refused() {
         let spec = UnitSpec { environment_files: vec![path.into()], ..plain() };
         let error = service_file(&spec, Scope::User, NEW).unwrap_err();
         assert!(error.why().unwrap().contains("a unit file cannot have"), "{error:?}");
+    }
+}
+
+#[test]
+fn a_socket_waits_for_no_address_but_those_of_networks() {
+    for (address, free) in [
+        ("127.0.0.1:8080", false),
+        ("[::1]:8080", false),
+        ("0.0.0.0:8080", false),
+        ("[::]:8080", false),
+        ("192.0.2.7:8080", true),
+        ("[2001:db8::7]:8080", true),
+    ] {
+        let spec = SocketSpec { instance: "work".into(), address: address.parse().unwrap() };
+        let file = socket_file(&spec).unwrap();
+        assert!(file.lines().any(|line| line == format!("ListenStream={address}")), "{file}");
+        assert_eq!(file.lines().any(|line| line == "FreeBind=yes"), free, "{file}");
     }
 }
 
