@@ -122,11 +122,11 @@ fn usual(key: &str) -> Option<OsString> {
 /// The variables that a bridge needs to take the folders of `paths` where it would take one of those that are `untold`:
 /// it would look in vain for what was kept for it, and nobody would find its control socket.
 fn folders(paths: &Paths, untold: &[Paths]) -> Result<Vec<(String, String)>, Error> {
-    let folders: [(_, fn(&Paths) -> &Path); 2] =
-        [("XDG_STATE_HOME", Paths::state_base), ("XDG_RUNTIME_DIR", Paths::runtime_base)];
-    let differ = folders.iter().filter(|(_, of)| untold.iter().any(|untold| of(untold) != of(paths)));
-    let above = differ.filter_map(|(key, of)| Some((key, of(paths).parent()?)));
-    above.map(|(key, folder)| Ok(((*key).to_owned(), text(folder)?))).collect()
+    let folders = |paths: &Paths| [paths.state_base().to_owned(), paths.runtime_base().to_owned()];
+    let needed = ["XDG_STATE_HOME", "XDG_RUNTIME_DIR"].into_iter().zip(folders(paths)).enumerate();
+    let needed = needed.filter(|(at, (_, ours))| untold.iter().any(|untold| folders(untold)[*at] != *ours));
+    let above = needed.filter_map(|(_, (key, ours))| Some((key, ours.parent()?.to_owned())));
+    above.map(|(key, folder)| Ok((key.to_owned(), text(&folder)?))).collect()
 }
 
 /// What the packaged units run: the instance whose config has its name, as every config leaves it.
