@@ -121,7 +121,7 @@ pub struct Instance {
     scope: Scope,
     paths: Paths,
     /// Whether it is enabled, or about to be.
-    kept: bool,
+    keeping: bool,
 }
 
 impl Instance {
@@ -130,9 +130,8 @@ impl Instance {
     /// # Errors
     /// [`InstanceError::SocketPathTooLong`] when its control socket cannot exist.
     pub fn new(name: Name, config: Option<PathBuf>, paths: Paths) -> Result<Self, InstanceError> {
-        let mut instance = Self { name, config, scope: paths.scope(), paths, kept: false };
+        let instance = Self { name, config, scope: paths.scope(), paths, keeping: false };
         // A link is none of ours.
-        instance.kept = fs::symlink_metadata(instance.kept_dir()).is_ok_and(|found| found.is_dir());
         let path = instance.control_socket();
         if path.as_os_str().len() > MAX_SOCKET_PATH {
             return Err(InstanceError::SocketPathTooLong { path });
@@ -234,18 +233,38 @@ impl Instance {
 
     /// Whether it is enabled, and has a folder of what it keeps from one boot to the next.
     pub fn is_kept(&self) -> bool {
-        self.kept
+        // Looked at each time: it may be enabled and disabled while it runs.
+        self.keeping || fs::symlink_metadata(self.kept_dir()).is_ok_and(|found| found.is_dir())
     }
 
     /// The same once it is enabled.
     #[must_use]
     pub fn keeping(self) -> Self {
-        Self { kept: true, ..self }
+        Self { keeping: true, ..self }
     }
 
     /// The variables of its process and its servers, besides those that the manager has for all.
     pub fn environment_file(&self) -> PathBuf {
-        self.variables_dir().join(ENVIRONMENT)
+        if self.is_kept() { self.kept_environment_file() } else { self.runtime_environment_file() }
+    }
+
+    /// The same for one that is enabled.
+    pub fn kept_environment_file(&self) -> PathBuf {
+        self.for_manager(self.paths.state_base(), &self.kept_dir())
+    }
+
+    fn runtime_environment_file(&self) -> PathBuf {
+        self.for_manager(self.paths.runtime_base(), &self.runtime_dir())
+    }
+
+    /// A file that the manager reads. The machine's one reads it as root, so that it must not be in a folder of the
+    /// bridge's user, who could put a link to any file there.
+    fn for_manager(&self, base: &Path, own: &Path) -> PathBuf {
+        match self.scope {
+            Scope::User => own.join(ENVIRONMENT),
+            // No instance has such a name.
+            Scope::System => base.join(format!(".{}.{ENVIRONMENT}", self.name)),
+        }
     }
 
     /// The variables that fill in its config.
@@ -256,11 +275,11 @@ impl Instance {
     /// What is of use only while it runs.
     pub fn runtime_files(&self) -> [PathBuf; 3] {
         let folder = self.runtime_dir();
-        [self.control_socket(), folder.join(ENVIRONMENT), folder.join(VARIABLES)]
+        [self.control_socket(), self.runtime_environment_file(), folder.join(VARIABLES)]
     }
 
     fn variables_dir(&self) -> PathBuf {
-        if self.kept { self.kept_dir() } else { self.runtime_dir() }
+        if self.is_kept() { self.kept_dir() } else { self.runtime_dir() }
     }
 
     /// The file that it holds locked for as long as it lives.

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::Instance;
+use super::{Instance, VARIABLES};
 use crate::host::file::{self, Folder};
 
 /// What systemd reads with a backslash before it inside double quotes (systemd.exec(5), `EnvironmentFile=`).
@@ -33,11 +33,11 @@ pub fn read(path: &Path) -> io::Result<Variables> {
 pub fn write(instance: &Instance, path: &Path, variables: &Variables) -> io::Result<()> {
     let (folder, name) = file::parts(path)?;
     let paths = instance.paths();
-    let base = if folder == instance.runtime_dir() {
+    let base = if folder.starts_with(paths.runtime_base()) {
         paths.make_runtime_dir(instance.name())?;
         paths.runtime_base()
     } else {
-        paths.state_base()
+        paths.make_state_base()?
     };
     let folder = Folder::below(base, folder)?;
     // A bridge of the machine may have a user of its own, whose folder it is.
@@ -61,8 +61,25 @@ pub fn keep(instance: &Instance) -> io::Result<bool> {
     Ok(is_new)
 }
 
+/// Moves what the instance keeps from one boot to the next to where it is for one run, as its bridge still needs it.
+pub fn hand_back(instance: &Instance) -> io::Result<()> {
+    if !instance.is_kept() {
+        return Ok(());
+    }
+    let kept = [instance.kept_environment_file(), instance.kept_dir().join(VARIABLES)];
+    let [_, environment, variables] = instance.runtime_files();
+    for (from, to) in kept.iter().zip([environment, variables]) {
+        write(instance, &to, &read(from)?)?;
+    }
+    forget(instance).map(drop)
+}
+
 /// Removes what the instance keeps from one boot to the next. False when there is nothing.
 pub fn forget(instance: &Instance) -> io::Result<bool> {
+    match fs::remove_file(instance.kept_environment_file()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     // Of a link it removes the link.
     match fs::remove_dir_all(instance.kept_dir()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

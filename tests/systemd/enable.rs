@@ -352,13 +352,28 @@ fn a_forced_start_that_cannot_be_leaves_what_runs(machine: &Machine) {
 }
 
 fn a_bridge_that_was_disabled_can_still_be_restarted(machine: &Machine) {
-    let path = plain(machine, "loose.json", 8647);
-    foxxy(machine, &["server", "enable", "--config", &path, "--now"]).success();
+    let mut server = everything();
+    server["env"] = json!({ "KEY": "${TOKEN}" });
+    let text = json!({ "mcpServers": { "e": server }, "bridge": { "port": 8647 } }).to_string();
+    let path = config(machine, "loose.json", &text);
+    let reaches = || {
+        connected(machine, "loose");
+        let steps = json!([["call", "get-env"]]);
+        let env = crate::bridge::client(machine, "http://127.0.0.1:8647/mcp/e", &steps);
+        let env: Value = serde_json::from_str(crate::bridge::text(&env[0])).expect("JSON");
+        assert_eq!(env["KEY"], "s3cr3t");
+    };
+    let enable = ["env", "TOKEN=s3cr3t", "foxxy-bridge", "server", "enable", "--config", &path, "--now"];
+    machine.user(&enable).success();
+    reaches();
     let said = foxxy(machine, &["server", "disable", "loose"]);
     assert!(said.stderr.contains("it goes on running"), "{said}");
     nothing_is_kept(machine);
-    assert_eq!(get(machine, "http://127.0.0.1:8647/readyz"), "200");
+    // What it was given at that time, it still has.
+    foxxy(machine, &["server", "reload", "loose"]).success();
+    reaches();
     foxxy(machine, &["server", "restart", "loose"]).success();
+    reaches();
     assert_eq!(list(machine)[0]["unit"], "foxxy-bridge-loose.service");
     assert_eq!(status(machine, "loose")["config"], path);
     foxxy(machine, &["server", "stop", "loose"]).success();

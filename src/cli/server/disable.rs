@@ -75,17 +75,21 @@ async fn disable(options: &Options, survey: &mut Survey, paths: &Paths, name: &N
     }
     let manager = survey.manager()?;
     manager.carry_out(&plan).await?;
-    let forgotten = environment::forget(&instance).map_err(|error| {
+    let was_kept = instance.is_kept();
+    let goes_on = running && !options.now;
+    let outcome =
+        if goes_on { environment::hand_back(&instance) } else { environment::forget(&instance).map(drop) };
+    outcome.map_err(|error| {
         let what = format!("what was kept for `{name}` cannot be removed");
         Error::new(Exit::Failed, what).because(format!("{}: {error}", instance.kept_dir().display()))
     })?;
-    if plan.steps.is_empty() && !forgotten {
+    if plan.steps.is_empty() && !was_kept {
         output::note(format!("{name} is not enabled"));
     } else {
         output::say(format!("disabled {name}"));
     }
     linger::take_back(paths, manager).await?;
-    if running && !options.now {
+    if goes_on {
         output::note(format!(
             "it goes on running, but is not restarted any more should it fail: `foxxy-bridge server stop {name}` ends it"
         ));
