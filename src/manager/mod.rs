@@ -59,13 +59,6 @@ pub trait ServiceManager: Send + Sync {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Restarted, Error>>;
 
-    /// Sends a signal to the bridge itself, not to its upstreams.
-    fn kill<'a>(
-        &'a self,
-        name: &'a Name,
-        signal: rustix::process::Signal,
-    ) -> BoxFuture<'a, Result<(), Error>>;
-
     /// Every instance that is not simply stopped, by name. Of one that serves no more than its unit: the rest it tells
     /// itself, or [`ServiceManager::find`] does.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Managed>, Error>>;

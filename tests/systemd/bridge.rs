@@ -26,6 +26,11 @@ pub(crate) fn config(machine: &Machine, name: &str, text: &str) -> String {
     path
 }
 
+/// A config without servers.
+pub(crate) fn plain(machine: &Machine, name: &str, port: u16) -> String {
+    config(machine, name, &serde_json::json!({ "mcpServers": {}, "bridge": { "port": port } }).to_string())
+}
+
 /// Types `foxxy-bridge` as `tester`.
 pub(crate) fn foxxy(machine: &Machine, arguments: &[&str]) -> Output {
     machine.user(&[&["foxxy-bridge"], arguments].concat())
@@ -78,6 +83,18 @@ pub(crate) fn get(machine: &Machine, url: &str) -> String {
     machine.user(&["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", url]).stdout
 }
 
+/// Has python listen on a port, in the unit `port-holder` of the user's manager or, with `--system`, of the machine's.
+pub(crate) fn hold_port(machine: &Machine, scope: &str, port: u16) {
+    let port = port.to_string();
+    let unit = ["systemd-run", scope, "--quiet", "--collect", "--unit=port-holder"];
+    let server = ["/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", &port];
+    let run = [&unit[..], &server].concat();
+    if scope == "--user" { machine.user(&run) } else { machine.root(&run) }.success();
+    machine.wait_until(Duration::from_secs(20), "the port is taken", || {
+        get(machine, &format!("http://127.0.0.1:{port}/")) == "200"
+    });
+}
+
 /// Runs steps of the client that is not ours; each must succeed.
 #[track_caller]
 pub(crate) fn client(machine: &Machine, url: &str, steps: &Value) -> Vec<Value> {
@@ -118,6 +135,13 @@ pub(crate) fn nothing_is_left(machine: &Machine) {
     let files =
         machine.user_sh("cd \"$XDG_RUNTIME_DIR/foxxy-bridge\" 2>/dev/null || exit 0; find . -mindepth 1");
     assert_eq!(files.success(), "", "a file");
+}
+
+/// That nothing of an enabled bridge is on disk any more.
+#[track_caller]
+pub(crate) fn nothing_is_kept(machine: &Machine) {
+    let find = "find ~/.config/systemd ~/.local/state -name '*foxxy*' 2>/dev/null || true";
+    assert_eq!(machine.user_sh(find).success(), "", "a file is left");
 }
 
 /// Ends all bridges and removes what they leave, after a test that failed: the next one is not to suffer.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::bridge::{NPM, config, connected, foxxy, get, nothing_is_left, property, status};
+use crate::bridge::{NPM, config, connected, foxxy, hold_port, nothing_is_left, property, status};
 use crate::machine::Machine;
 use crate::output::Output;
 
@@ -208,12 +208,7 @@ fn lingering_matters_once_a_bridge_runs(machine: &Machine) {
 }
 
 fn a_taken_port_is_told_with_who_has_it(machine: &Machine) {
-    let holder = ["systemd-run", "--user", "--quiet", "--collect", "--unit=port-holder"];
-    let server = ["/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "8583"];
-    machine.user(&[&holder[..], &server].concat()).success();
-    machine.wait_until(Duration::from_secs(20), "the port is taken", || {
-        get(machine, "http://127.0.0.1:8583/") == "200"
-    });
+    hold_port(machine, "--user", 8583);
     let pid = property(machine, "port-holder", "MainPID");
     let path = config(machine, "taken.json", &plain(8583));
     let what = format!("127.0.0.1:8583 is taken by python3 (PID {pid})");
@@ -232,11 +227,7 @@ fn a_taken_port_is_told_with_who_has_it(machine: &Machine) {
     only(&doctor(machine, &["--config", &path]), &[]);
     foxxy(machine, &["server", "stop"]).success();
     // By somebody whose processes cannot be looked at.
-    let root = ["systemd-run", "--quiet", "--collect", "--unit=port-holder"];
-    machine.root(&[&root[..], &server].concat()).success();
-    machine.wait_until(Duration::from_secs(20), "the port is taken", || {
-        get(machine, "http://127.0.0.1:8583/") == "200"
-    });
+    hold_port(machine, "--system", 8583);
     let found = doctor(machine, &["--config", &other]);
     told(&found, "port", "problem", "is taken by another user's process", "sudo ss -ltnp 'sport = :8583'");
     machine.root(&["systemctl", "stop", "port-holder"]).success();

@@ -1,34 +1,28 @@
 //! Bridges that come back with the machine: the files that `server enable` writes, and what systemd makes of them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::bridge::{
-    config, connected, everything, foxxy, get, list, nothing_is_left, property, refused, status,
+    config, connected, everything, foxxy, get, list, nothing_is_kept, nothing_is_left, plain, property,
+    refused, status,
 };
 use crate::machine::Machine;
 
 crate::tests![
-    a_file_and_a_transient_unit_say_the_same,
     an_enabled_bridge_serves_after_a_boot_before_any_login,
     a_dry_run_shows_all_and_changes_nothing,
     what_cannot_be_enabled_leaves_nothing,
     enabling_again_brings_the_unit_up_to_date,
     a_start_of_an_enabled_bridge_starts_its_unit,
     enabling_now_takes_over_from_a_transient_unit,
-    a_path_with_every_odd_character_is_kept_in_a_unit_file,
     a_name_is_not_taken_from_another_config_unasked,
     a_forced_start_that_cannot_be_leaves_what_runs,
     a_bridge_that_was_disabled_can_still_be_restarted,
     enabling_one_bridge_leaves_the_others_as_they_are,
     one_that_was_given_up_does_not_hide_its_successor,
     commands_at_the_same_time_take_turns,
-    a_socket_starts_the_bridge_at_its_first_client,
-    a_socket_that_waits_follows_its_unit,
-    a_socket_is_there_before_the_network,
-    a_socket_leaves_the_bridge_its_name,
     one_that_is_enabled_and_stopped_is_known,
     what_was_removed_by_hand_is_disabled_all_the_same,
     linger_is_switched_on_when_asked_and_only_ours_is_undone,
@@ -37,125 +31,6 @@ crate::tests![
 
 const SOON: Duration = Duration::from_secs(15);
 const UNITS: &str = "/home/tester/.config/systemd/user";
-
-/// What differs between any two runs of any unit, or by the kind of unit that it is.
-const OF_THE_RUN: [&str; 23] = [
-    // Two units may not have the same name on the bus, and this one has files elsewhere.
-    "BusName",
-    "LogExtraFields",
-    "ControlGroup",
-    "ControlGroupId",
-    "CanFreeze",
-    "DropInPaths",
-    "FragmentPath",
-    "Id",
-    "InvocationID",
-    "Job",
-    "MainPID",
-    "Names",
-    "NFileDescriptorStore",
-    "Perpetual",
-    "RefUs",
-    "Refs",
-    "StatusText",
-    "TasksCurrent",
-    "Transient",
-    "UnitFilePreset",
-    "UnitFileState",
-    "EffectiveMemoryMax",
-    "StateChange",
-];
-
-fn a_file_and_a_transient_unit_say_the_same(machine: &Machine) {
-    let folder = "/home/tester/50% of \"my\" bridges/wörk %n 'a' #";
-    let daemon = json!({
-        "limits": { "memory_max": "256M", "memory_high": "50%", "tasks_max": 99, "cpu_quota": "150%", "nofile": 4096 },
-        "restart": { "attempts": 3, "delay": 7.5 },
-        "environment": { "A": "b c" },
-        "credentials": { "token": "/home/tester/token" },
-        "stop_timeout": 33,
-        "watchdog": 60,
-    });
-    config(machine, "token", "s3cr3t");
-    for sandbox in ["auto", "off", "strict"] {
-        let mut daemon = daemon.clone();
-        daemon["sandbox"] = sandbox.into();
-        let text = json!({ "mcpServers": {}, "bridge": { "port": 8630, "daemon": daemon } }).to_string();
-        let path =
-            config(machine, &format!("{}/odd.json", folder.trim_start_matches("/home/tester/")), &text);
-        foxxy(machine, &["server", "start", "--daemon", "--config", &path]).success();
-        let transient = show(machine, "foxxy-bridge-odd.service");
-        foxxy(machine, &["server", "stop", "odd"]).success();
-
-        foxxy(machine, &["server", "enable", "--config", &path, "--now"]).success();
-        assert_eq!(status(machine, "odd")["config"], path);
-        let kept = show(machine, "foxxy-bridge@odd.service");
-        let same = |key: &str| kept.get(key) == transient.get(key);
-        let differ: Vec<String> = kept
-            .keys()
-            .chain(transient.keys())
-            .filter(|key| !same(key) && !["Before", "WantedBy"].contains(&key.as_str()))
-            .map(|key| format!("{key}: {:?} became {:?}", transient.get(key), kept.get(key)))
-            .collect();
-        assert_eq!(differ, Vec::<String>::new(), "{sandbox}");
-        // Read anew, it is still the same.
-        machine.user(&["systemctl", "--user", "daemon-reload"]).success();
-        assert_eq!(without_links(show(machine, "foxxy-bridge@odd.service")), without_links(kept));
-        foxxy(machine, &["server", "disable", "odd", "--now"]).success();
-        nothing_is_kept(machine);
-    }
-    nothing_is_left(machine);
-}
-
-/// Read anew, a unit knows of the target that it is linked to.
-fn without_links(mut properties: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    properties.retain(|key, _| !["Before", "WantedBy"].contains(&key.as_str()));
-    properties
-}
-
-/// The properties of a unit, but for those of its run.
-fn show(machine: &Machine, unit: &str) -> BTreeMap<String, String> {
-    let shown = machine.user(&["systemctl", "--user", "show", unit]).success();
-    let properties = shown.lines().filter_map(|line| line.split_once('='));
-    properties
-        .filter(|(key, _)| !OF_THE_RUN.contains(key))
-        .filter(|(key, _)| {
-            !["Timestamp", "TimestampMonotonic", "NSec", "USec"].iter().any(|end| {
-                key.ends_with(end)
-                    && (key.contains("Timestamp")
-                        || key.starts_with("CPUUsage")
-                        || key.starts_with("Watchdog"))
-            })
-        })
-        .filter(|(key, _)| {
-            !key.starts_with("IO") && !key.starts_with("Memory")
-                || key.ends_with("Max")
-                || key.ends_with("High")
-        })
-        .filter(|(key, _)| !key.starts_with("ExecMain") && !key.starts_with("IP"))
-        .map(|(key, value)| {
-            // How often and when a command was run stands behind it.
-            let value = if key.starts_with("Exec") {
-                value.split(" ; start_time=").next().unwrap_or(value)
-            } else {
-                value
-            };
-            // The old version cannot keep a flag of a transient unit's command.
-            let value = value.replace(" ; flags=no-env-expand", " ; flags=");
-            // What is to be there after a boot is kept elsewhere.
-            let value = match key {
-                "EnvironmentFiles" => value.rsplit('/').next().unwrap_or_default().to_owned(),
-                "After" | "Requires" => {
-                    let mut units: Vec<&str> = value.split(' ').collect();
-                    units.sort_unstable();
-                    units.join(" ")
-                }
-                _ => value,
-            };
-            (key.to_owned(), value)
-        })
-        .collect()
-}
 
 fn an_enabled_bridge_serves_after_a_boot_before_any_login(machine: &Machine) {
     let text = json!({
@@ -311,20 +186,6 @@ fn enabling_now_takes_over_from_a_transient_unit(machine: &Machine) {
     nothing_is_left(machine);
 }
 
-fn a_path_with_every_odd_character_is_kept_in_a_unit_file(machine: &Machine) {
-    // Also those that the older version cannot keep in a transient unit.
-    let path = plain(machine, "$HOME ${X} ;x \\ \\n \"q\" 'a' %h %% # wörk\u{1f98a}/odd.json", 8642);
-    foxxy(machine, &["server", "enable", "--config", &path, "--now"]).success();
-    assert_eq!(status(machine, "odd")["config"], path);
-    machine.user(&["systemctl", "--user", "daemon-reload"]).success();
-    foxxy(machine, &["server", "restart", "odd"]).success();
-    foxxy(machine, &["server", "reload", "odd"]).success();
-    assert_eq!(list(machine)[0]["config"], path);
-    foxxy(machine, &["server", "disable", "odd", "--now"]).success();
-    nothing_is_kept(machine);
-    nothing_is_left(machine);
-}
-
 fn a_name_is_not_taken_from_another_config_unasked(machine: &Machine) {
     let (one, two) = (plain(machine, "a/team.json", 8643), plain(machine, "b/team.json", 8644));
     foxxy(machine, &["server", "enable", "--config", &one]).success();
@@ -425,110 +286,6 @@ fn commands_at_the_same_time_take_turns(machine: &Machine) {
     let said = machine.user_sh(script).success();
     assert!(said.contains("enabled turn: "), "{said}");
     foxxy(machine, &["server", "disable", "--all"]).success();
-    nothing_is_kept(machine);
-    nothing_is_left(machine);
-}
-
-fn a_socket_starts_the_bridge_at_its_first_client(machine: &Machine) {
-    let path = plain(machine, "lazy.json", 8640);
-    let said = foxxy(machine, &["server", "enable", "--config", &path, "--socket", "--now"]).success();
-    assert!(
-        said.contains("foxxy-bridge@lazy.socket starts when a client connects to 127.0.0.1:8640"),
-        "{said}"
-    );
-    assert_eq!(foxxy(machine, &["server", "stop", "lazy"]).success(), "stopped lazy\n");
-    assert_eq!(get(machine, "http://127.0.0.1:8640/readyz"), "000", "nobody listens after a stop");
-    machine.user(&["systemctl", "--user", "start", "foxxy-bridge@lazy.socket"]).success();
-    assert_eq!(property(machine, "foxxy-bridge@lazy.service", "ActiveState"), "inactive");
-    let listed = list(machine);
-    let told = ["name", "status", "unit", "config"].map(|key| listed[0][key].clone());
-    assert_eq!(told, ["lazy", "listening", "foxxy-bridge@lazy.socket", &path]);
-    assert_eq!(foxxy(machine, &["server", "status", "lazy"]).code, Some(3));
-    assert_eq!(get(machine, "http://127.0.0.1:8640/readyz"), "200");
-    assert_eq!(property(machine, "foxxy-bridge@lazy.service", "ActiveState"), "active");
-    // From boot on systemd listens, and the first client is served.
-    machine.reboot();
-    assert_eq!(property(machine, "foxxy-bridge@lazy.service", "ActiveState"), "inactive");
-    assert_eq!(get(machine, "http://127.0.0.1:8640/readyz"), "200");
-    foxxy(machine, &["server", "disable", "lazy", "--now"]).success();
-    assert_eq!(get(machine, "http://127.0.0.1:8640/readyz"), "000");
-    nothing_is_kept(machine);
-    nothing_is_left(machine);
-}
-
-fn a_socket_that_waits_follows_its_unit(machine: &Machine) {
-    let path = plain(machine, "moved.json", 8720);
-    let waits = || {
-        machine.user(&["systemctl", "--user", "stop", "foxxy-bridge@moved.service"]).success();
-        assert_eq!(list(machine)[0]["status"], "listening");
-    };
-    foxxy(machine, &["server", "enable", "--config", &path, "--socket", "--now"]).success();
-    waits();
-    // systemd closes the socket of a unit whose address has changed, and calls it active all the same.
-    foxxy(machine, &["server", "enable", "moved", "--socket", "--port", "8721"]).success();
-    assert_eq!(get(machine, "http://127.0.0.1:8721/readyz"), "200");
-    assert_eq!(get(machine, "http://127.0.0.1:8720/readyz"), "000");
-    waits();
-    assert_eq!(get(machine, "http://127.0.0.1:8721/readyz"), "200");
-    // One that runs is moved by a restart.
-    assert_eq!(get(machine, "http://127.0.0.1:8721/readyz"), "200");
-    foxxy(machine, &["server", "enable", "moved", "--socket"]).success();
-    foxxy(machine, &["server", "restart", "moved"]).success();
-    waits();
-    assert_eq!(get(machine, "http://127.0.0.1:8720/readyz"), "200");
-    let text = r#"{ "mcpServers": {}, "bridge": { "port": 8720, "daemon": { "watchdog": 40 } } }"#;
-    config(machine, "moved.json", text);
-    let said = foxxy(machine, &["server", "restart", "moved"]);
-    assert!(said.stderr.contains("`foxxy-bridge server enable moved --socket` brings it up"), "{said}");
-    waits();
-    assert_eq!(foxxy(machine, &["server", "disable", "moved"]).success(), "disabled moved\n");
-    assert_eq!(property(machine, "foxxy-bridge@moved.socket", "ActiveState"), "inactive");
-    nothing_is_kept(machine);
-    nothing_is_left(machine);
-}
-
-fn a_socket_is_there_before_the_network(machine: &Machine) {
-    let path = plain(machine, "lan.json", 8862);
-    foxxy(machine, &["server", "enable", "--config", &path, "--socket", "--host", "192.0.2.7"]).success();
-    machine.user(&["systemctl", "--user", "start", "foxxy-bridge@lan.socket"]).success();
-    assert_eq!(property(machine, "foxxy-bridge@lan.socket", "ActiveState"), "active");
-    machine.root(&["ip", "address", "add", "192.0.2.7/32", "dev", "lo"]).success();
-    assert_eq!(get(machine, "http://192.0.2.7:8862/readyz"), "200");
-    machine.root(&["ip", "address", "del", "192.0.2.7/32", "dev", "lo"]).success();
-    // Enabled anew with an address of its own, it has no need of that.
-    foxxy(machine, &["server", "enable", "--config", &path, "--socket"]).success();
-    assert_eq!(property(machine, "foxxy-bridge@lan.socket", "FreeBind"), "no");
-    foxxy(machine, &["server", "disable", "lan", "--now"]).success();
-    nothing_is_kept(machine);
-    nothing_is_left(machine);
-}
-
-fn a_socket_leaves_the_bridge_its_name(machine: &Machine) {
-    machine
-        .root(&["sh", "-euc", "cp /etc/hosts /etc/hosts.old; echo 127.0.0.5 bridge.lan >> /etc/hosts"])
-        .success();
-    let text = json!({ "mcpServers": {}, "bridge": { "host": "bridge.lan", "port": 8863 } });
-    let path = config(machine, "named.json", &text.to_string());
-    foxxy(machine, &["server", "enable", "--config", &path, "--socket", "--now"]).success();
-    assert_eq!(get(machine, "http://bridge.lan:8863/status"), "200");
-    assert_eq!(status(machine, "named")["address"], "http://bridge.lan:8863/mcp");
-    // One that is none of the name's is what clients know it by.
-    foxxy(machine, &["server", "disable", "named", "--now"]).success();
-    foxxy(machine, &["server", "enable", "--config", &path, "--socket"]).success();
-    machine
-        .root(&[
-            "sh",
-            "-euc",
-            "sed 's/127.0.0.5 /127.0.0.6 /' /etc/hosts > /etc/hosts.new; cat /etc/hosts.new > /etc/hosts",
-        ])
-        .success();
-    machine.user(&["systemctl", "--user", "start", "foxxy-bridge@named.socket"]).success();
-    assert_eq!(get(machine, "http://127.0.0.5:8863/status"), "200");
-    assert_eq!(status(machine, "named")["address"], "http://127.0.0.5:8863/mcp");
-    foxxy(machine, &["server", "disable", "named", "--now"]).success();
-    machine
-        .root(&["sh", "-euc", "cat /etc/hosts.old > /etc/hosts; rm /etc/hosts.old /etc/hosts.new"])
-        .success();
     nothing_is_kept(machine);
     nothing_is_left(machine);
 }
@@ -656,16 +413,4 @@ fn folders_of_the_shell_are_those_of_the_bridge(machine: &Machine) {
     machine.user_sh("rm -r ~/run ~/elsewhere ~/.config/foxxy-bridge").success();
     nothing_is_kept(machine);
     nothing_is_left(machine);
-}
-
-/// A config without servers.
-fn plain(machine: &Machine, name: &str, port: u16) -> String {
-    config(machine, name, &json!({ "mcpServers": {}, "bridge": { "port": port } }).to_string())
-}
-
-/// That nothing of an enabled bridge is on disk any more.
-#[track_caller]
-fn nothing_is_kept(machine: &Machine) {
-    let find = "find ~/.config/systemd ~/.local/state -name '*foxxy*' 2>/dev/null || true";
-    assert_eq!(machine.user_sh(find).success(), "", "a file is left");
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::bridge::{config, foxxy, get, nothing_is_left, property, refused, status};
+use crate::bridge::{config, foxxy, get, hold_port, nothing_is_left, property, refused, status};
 use crate::machine::Machine;
 
 crate::tests![
@@ -21,12 +21,7 @@ crate::tests![
 ];
 
 fn a_taken_port_is_named_with_its_holder(machine: &Machine) {
-    let holder = ["systemd-run", "--user", "--quiet", "--collect", "--unit=port-holder"];
-    let server = ["/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "8330"];
-    machine.user(&[&holder[..], &server].concat()).success();
-    machine.wait_until(Duration::from_secs(20), "the port is taken", || {
-        get(machine, "http://127.0.0.1:8330/") == "200"
-    });
+    hold_port(machine, "--user", 8330);
     let pid = property(machine, "port-holder", "MainPID");
     let start = ["server", "start", "--daemon", "--name", "taken", "--port", "8330"];
     let stderr = refused(foxxy(machine, &start), 1);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::bridge::{config, foxxy, get, list, nothing_is_left, property, refused};
+use crate::bridge::{foxxy, get, list, nothing_is_left, plain, property, refused};
 use crate::machine::Machine;
 
 crate::tests![
@@ -82,11 +82,6 @@ fn a_second_one_of_the_same_config_is_refused(machine: &Machine) {
     assert_eq!(said, format!("once is already running: http://127.0.0.1:8342/mcp (PID {pid})\n"));
     assert_eq!(foxxy(machine, &["server", "stop", "--force"]).success(), "killed once\n");
     nothing_is_left(machine);
-}
-
-/// A config without servers.
-fn plain(machine: &Machine, name: &str, port: u16) -> String {
-    config(machine, name, &json!({ "mcpServers": {}, "bridge": { "port": port } }).to_string())
 }
 
 /// Starts a bridge as a shell does with `&`; waits until it is listed, and tells where its log and exit code go.

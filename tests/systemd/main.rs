@@ -18,6 +18,7 @@ mod output;
 mod packaged;
 mod races;
 mod reload;
+mod renderings;
 mod sandbox;
 mod soak;
 mod sockets;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         sockets::TESTS,
         watchdog::TESTS,
         races::TESTS,
+        renderings::TESTS,
         enable::TESTS,
         sandbox::TESTS,
         packaged::TESTS,

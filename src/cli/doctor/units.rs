@@ -2,6 +2,7 @@
 
 use super::facts::Facts;
 use super::finding::Finding;
+use crate::cli::server::survey::enabled_config;
 use crate::instance::Name;
 use crate::manager::{Drift, ServiceManager as _};
 
@@ -16,8 +17,8 @@ pub(super) async fn up_to_date(facts: &Facts) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     for (name, _) in &enabled {
-        let config = systemd.enabled_config(name).await.ok().flatten();
-        let config = config.unwrap_or_else(|| facts.paths.named_config(name));
+        let config = enabled_config(systemd, &facts.paths, name).await;
+        let config = config.unwrap_or_else(|_| facts.paths.named_config(name));
         // The default one has a config built in.
         if !config.exists() && !name.is_default() {
             let found = format!("{name} is enabled, and its config {} is not there", config.display());

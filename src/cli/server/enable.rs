@@ -6,7 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use clap::Args;
 
 use super::launch::Launch;
-use super::survey::{Known, Survey};
+use super::survey::{Known, Survey, enabled_config};
 use super::unit::{self, Address};
 use super::{Context, Whose, name_of, start, stop, turn};
 use crate::cli::context::{Read, told};
@@ -123,17 +123,12 @@ async fn request(
         let address = resolve(host, options.port.unwrap_or(bridge.port))?;
         Ok::<_, Error>(SocketSpec { instance: instance.name().to_string(), address })
     });
-    let mut command = format!("foxxy-bridge server enable {}", instance.name());
+    let mut command = Address::default().enable(instance.name());
     if let Some(config) = instance.config().filter(|_| !instance.is_named_after_config()) {
         command.push_str(&format!(" --config {}", output::quoted(&config.display().to_string())));
     }
     // What is left out the next time is the config's again.
-    if let Some(host) = &options.host {
-        command.push_str(&format!(" --host {}", output::quoted(host)));
-    }
-    if let Some(port) = options.port {
-        command.push_str(&format!(" --port {port}"));
-    }
+    command.push_str(&address.options());
     if options.socket {
         command.push_str(" --socket");
     }
@@ -148,11 +143,9 @@ async fn request(
 
 /// What to type to have a unit written anew, with what it was enabled with; `argv` is what it runs.
 pub(super) fn again(name: &Name, enablement: &Enablement, argv: &[String]) -> String {
-    let mut command = format!("foxxy-bridge server enable {name}");
-    for option in ["--host", "--port"] {
-        let value = argv.iter().skip_while(|argument| *argument != option).nth(1);
-        command.extend(value.map(|value| format!(" {option} {}", output::quoted(value))));
-    }
+    let value = |option| argv.iter().skip_while(|argument| *argument != option).nth(1);
+    let port = value("--port").and_then(|port| port.parse().ok());
+    let mut command = Address { host: value("--host").cloned(), port }.enable(name);
     if *enablement == Enablement::FirstClient {
         command.push_str(" --socket");
     }
@@ -179,8 +172,7 @@ async fn changes_owner(
     if manager.enablement(name).await? == Enablement::No {
         return Ok(false);
     }
-    let config = manager.enabled_config(name).await?;
-    let config = config.unwrap_or_else(|| instance.paths().named_config(name));
+    let config = enabled_config(manager, instance.paths(), name).await?;
     let config = std::fs::canonicalize(&config).unwrap_or(config);
     if config == instance.identity() {
         return Ok(false);

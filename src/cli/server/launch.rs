@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Context;
 use super::start::{TIMEOUT, debugging};
-use super::survey::Survey;
+use super::survey::{Survey, enabled_config};
 use super::unit::{self, Address};
 use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
@@ -93,8 +93,7 @@ impl<'a> Launch<'a> {
 async fn agrees(manager: &dyn ServiceManager, instance: &Instance, address: &Address) -> Result<(), Error> {
     let name = instance.name();
     let unit = name.template_unit();
-    let config = manager.enabled_config(name).await?;
-    let config = config.unwrap_or_else(|| instance.paths().named_config(name));
+    let config = enabled_config(manager, instance.paths(), name).await?;
     let config = std::fs::canonicalize(&config).unwrap_or(config);
     if config != instance.identity() {
         let what = format!("the name `{name}` is in use by {unit}, which serves {}", config.display());

@@ -203,8 +203,7 @@ impl Survey {
         if enablement == Enablement::No {
             return Ok(None);
         }
-        let config = manager.enabled_config(name).await?;
-        Ok(Some((enablement, config.unwrap_or_else(|| paths.named_config(name)))))
+        Ok(Some((enablement, enabled_config(manager.as_ref(), paths, name).await?)))
     }
 
     /// The bridges that are enabled and do not run, and their configs.
@@ -213,8 +212,7 @@ impl Survey {
         let mut stopped = Vec::new();
         for (name, _) in manager.enabled().await? {
             if self.get(&name).is_none() {
-                let config = manager.enabled_config(&name).await?;
-                let config = config.unwrap_or_else(|| paths.named_config(&name));
+                let config = enabled_config(manager.as_ref(), paths, &name).await?;
                 stopped.push((name, config));
             }
         }
@@ -304,6 +302,15 @@ impl Survey {
         };
         Error::new(exit, format!("the bridge `{name}` is not running")).hint(hint)
     }
+}
+
+/// The config that the unit of an enabled bridge serves.
+pub(in crate::cli) async fn enabled_config(
+    manager: &dyn ServiceManager,
+    paths: &Paths,
+    name: &Name,
+) -> Result<PathBuf, manager::Error> {
+    Ok(manager.enabled_config(name).await?.unwrap_or_else(|| paths.named_config(name)))
 }
 
 /// The manager and what it keeps, which is nothing where there is none.

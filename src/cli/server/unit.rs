@@ -27,10 +27,14 @@ pub(in crate::cli) struct Address {
 impl Address {
     /// The command that has an enabled instance listen there.
     pub(super) fn enable(&self, name: &Name) -> String {
-        let mut command = format!("foxxy-bridge server enable {name}");
-        command.extend(self.host.as_ref().map(|host| format!(" --host {}", output::quoted(host))));
-        command.extend(self.port.map(|port| format!(" --port {port}")));
-        command
+        format!("foxxy-bridge server enable {name}{}", self.options())
+    }
+
+    /// The options that mean it, each with a space before it.
+    pub(super) fn options(&self) -> String {
+        let host = self.host.as_ref().map(|host| format!(" --host {}", output::quoted(host)));
+        let port = self.port.map(|port| format!(" --port {port}"));
+        host.into_iter().chain(port).collect()
     }
 }
 

@@ -8,9 +8,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use zbus::proxy::CacheProperties;
-use zbus_systemd::systemd1::{ServiceProxy, UnitProxy};
-
 use super::unit::{self, DROP_IN, UnitText};
 use super::{Systemd, error_name, is_systemd_error};
 use crate::host::file;
@@ -162,10 +159,8 @@ impl Systemd {
         let name = name.template_unit();
         let Some(path) = self.unit_path(&name).await? else { return Ok(None) };
         let failed = |error| self.error(format!("look up {name}"), error);
-        let none = CacheProperties::No;
-        let unit = UnitProxy::builder(&self.connection).path(path.clone()).cache_properties(none);
-        let service = ServiceProxy::builder(&self.connection).path(path).cache_properties(none);
-        let (unit, service) = tokio::try_join!(unit.build(), service.build()).map_err(failed)?;
+        let (unit, service) =
+            tokio::try_join!(self.unit_at(path.clone()), self.service_at(path)).map_err(failed)?;
         let (unread, fragment, drop_ins, started) = tokio::try_join!(
             unit.need_daemon_reload(),
             unit.fragment_path(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use futures_util::future::try_join_all;
 use zbus::OwnedObjectPath;
 use zbus::proxy::CacheProperties;
-use zbus_systemd::systemd1::UnitProxy;
+use zbus_systemd::systemd1::{ServiceProxy, UnitProxy};
 
 use super::state::{ActiveState, LoadState, UnitState};
 use super::{Systemd, is_systemd_error};
@@ -77,9 +77,9 @@ impl Systemd {
     /// Whether a unit of any kind is up; `None` when systemd does not have it.
     pub(super) async fn active_state(&self, unit: &str) -> Result<Option<ActiveState>, Error> {
         let Some(path) = self.unit_path(unit).await? else { return Ok(None) };
-        let failed = |error| self.error(format!("look up {unit}"), error);
-        let unit = UnitProxy::builder(&self.connection).path(path).cache_properties(CacheProperties::No);
-        Ok(Some(unit.build().await.map_err(failed)?.active_state().await.map_err(failed)?.into()))
+        let state = async { self.unit_at(path).await?.active_state().await };
+        let state = state.await.map_err(|error| self.error(format!("look up {unit}"), error))?;
+        Ok(Some(state.into()))
     }
 
     /// The object of a unit; `None` when systemd does not have it.
@@ -91,16 +91,33 @@ impl Systemd {
         }
     }
 
+    /// What systemd tells of the service at this object.
+    pub(super) async fn service_at(&self, path: OwnedObjectPath) -> zbus::Result<ServiceProxy<'static>> {
+        let service = ServiceProxy::builder(&self.connection).path(path);
+        service.cache_properties(CacheProperties::No).build().await
+    }
+
+    /// What systemd tells of the unit of any kind at this object.
+    pub(super) async fn unit_at(&self, path: OwnedObjectPath) -> zbus::Result<UnitProxy<'static>> {
+        let unit = UnitProxy::builder(&self.connection).path(path);
+        unit.cache_properties(CacheProperties::No).build().await
+    }
+
     /// The state of the unit at this object; `None` when it has gone, of which systemd then makes up a blank one.
     async fn state_at(&self, unit: &str, path: &OwnedObjectPath) -> Result<Option<UnitState>, Error> {
         match UnitState::read(&self.connection, path).await {
             Ok(state) => {
                 Ok(Some(state).filter(|state| state.load != LoadState::NotFound || !state.active.is_down()))
             }
-            Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::UnknownObject(_)) => Ok(None),
+            Err(error) if has_gone(&error) => Ok(None),
             Err(error) => Err(self.error(format!("read the state of {unit}"), error)),
         }
     }
+}
+
+/// Whether an object was asked that systemd has no more: its unit has gone in between.
+pub(super) fn has_gone(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::FDO(error) if matches!(**error, zbus::fdo::Error::UnknownObject(_)))
 }
 
 /// An instance that serves, by the name of its unit alone.

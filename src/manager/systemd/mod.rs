@@ -27,7 +27,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use rustix::process::Signal;
 use tokio::sync::OnceCell;
 use zbus::DBusError;
 use zbus::proxy::CacheProperties;
@@ -83,11 +82,6 @@ impl Systemd {
     async fn listen(&self) -> Result<(), Error> {
         let subscribed = self.listening.get_or_try_init(|| self.manager.subscribe()).await;
         subscribed.map(drop).map_err(|error| self.error("listen to systemd", error))
-    }
-
-    /// Which manager it is.
-    pub fn scope(&self) -> Scope {
-        self.scope
     }
 
     /// Its version.
@@ -154,10 +148,6 @@ impl ServiceManager for Systemd {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Restarted, Error>> {
         self.restart_instance(name, spec, timeout).boxed()
-    }
-
-    fn kill<'a>(&'a self, name: &'a Name, signal: Signal) -> BoxFuture<'a, Result<(), Error>> {
-        self.signal_instance(name, signal).boxed()
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Managed>, Error>> {

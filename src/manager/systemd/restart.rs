@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use zbus::proxy::CacheProperties;
-use zbus_systemd::systemd1::ServiceProxy;
 
 use super::jobs::JobError;
 use super::start::End;
@@ -88,9 +86,7 @@ impl Systemd {
     async fn made_with(&self, unit: &str) -> Result<MadeWith, Error> {
         let failed = |error| self.error(format!("look up {unit}"), error);
         let path = self.manager.load_unit(unit.to_owned()).await.map_err(failed)?;
-        let service =
-            ServiceProxy::builder(&self.connection).path(path).cache_properties(CacheProperties::No);
-        let service = service.build().await.map_err(failed)?;
+        let service = self.service_at(path).await.map_err(failed)?;
         let (environment, fields) =
             tokio::try_join!(service.environment(), service.log_extra_fields()).map_err(failed)?;
         Ok(MadeWith { environment, digest: unit::digest_in(&fields) })

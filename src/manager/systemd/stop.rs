@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::time::Instant;
-use zbus::proxy::CacheProperties;
-use zbus_systemd::systemd1::ServiceProxy;
 
 use super::jobs::JobError;
+use super::list::has_gone;
 use super::state::{ActiveState, ServiceResult, UnitState};
 use super::{Systemd, is_systemd_error};
 use crate::instance::Name;
@@ -68,19 +67,12 @@ impl Systemd {
     pub(super) async fn stop_timeout_of(&self, name: &Name) -> Result<Duration, Error> {
         let mut all = Duration::ZERO;
         for unit in [name.unit(), name.template_unit()] {
-            let failed = |error| self.error(format!("look up {unit}"), error);
-            let path = match self.manager.get_unit(unit.clone()).await {
-                Ok(path) => path,
-                Err(error) if is_systemd_error(&error, "NoSuchUnit") => continue,
-                Err(error) => return Err(failed(error)),
-            };
-            let service =
-                ServiceProxy::builder(&self.connection).path(path).cache_properties(CacheProperties::No);
-            match service.build().await.map_err(failed)?.timeout_stop_u_sec().await {
+            let Some(path) = self.unit_path(&unit).await? else { continue };
+            let timeout = async { self.service_at(path).await?.timeout_stop_u_sec().await };
+            match timeout.await {
                 Ok(micros) => all += Duration::from_micros(micros).min(LONGEST_STOP),
-                // It has gone in between.
-                Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::UnknownObject(_)) => {}
-                Err(error) => return Err(failed(error)),
+                Err(error) if has_gone(&error) => {}
+                Err(error) => return Err(self.error(format!("look up {unit}"), error)),
             }
         }
         Ok(all)
@@ -97,15 +89,6 @@ impl Systemd {
             Err(JobError::Deadline) => Err(self.not_stopped(name, &socket, timeout).await),
             Err(error) => Err(self.job_error(format!("stop {socket}"), timeout, error)),
         }
-    }
-
-    /// Sends a signal to the bridge of a running instance.
-    pub(super) async fn signal_instance(&self, name: &Name, signal: Signal) -> Result<(), Error> {
-        let Some(managed) = self.find_instance(name).await?.filter(|managed| managed.pid.is_some()) else {
-            return Err(Error::NotRunning { name: name.clone() });
-        };
-        let sent = self.manager.kill_unit(managed.unit.clone(), "main".into(), signal.as_raw()).await;
-        sent.map_err(|error| self.error(format!("signal {}", managed.unit), error))
     }
 
     /// Ends what a failed start has left, as far as it can be ended; the failure itself is what the caller is told.

@@ -349,7 +349,7 @@ async fn a_systemd_that_is_too_old_is_refused_and_one_without_a_number_is_not() 
     let (old, _server) = Fake::new().connect_as("239 (239-82.el8)").await;
     assert!(matches!(old.unwrap_err(), Error::TooOld { version: 239, .. }));
     let (odd, _server) = Fake::new().connect_as("rolling").await;
-    assert_eq!(odd.unwrap().scope(), Scope::User);
+    assert_eq!(odd.unwrap().scope, Scope::User);
 }
 
 #[test]
