@@ -2,8 +2,8 @@
 //!
 //! Its root is an overlay over the host's or over a tree of another Debian, so that node, python and libraries are there;
 //! what is written goes to a tmpfs, and outlives a reboot. Both are mounted in a mount namespace that a process of ours
-//! keeps. That process and systemd-nspawn are killed when this one dies, however it dies: a killed run leaves nothing
-//! behind but an empty cgroup.
+//! keeps, and who kills all of the machine when this one dies, however it dies: of systemd-nspawn alone the machine would
+//! not take notice. So a killed run leaves nothing behind but empty cgroups.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -44,8 +44,9 @@ const LONER: &str = "loner";
 /// What systemd-nspawn ends with when it is told to keep its unit and the machine has rebooted.
 const REBOOTED: i32 = 133;
 
-/// Makes the root in an empty folder, tells the uid of who lingers, and keeps it until its input ends. `$1` folder,
-/// `$2` lower tree, `$3` machine id, `$4` our binary, `$5` who lingers, `$6` who does not.
+/// Makes the root in an empty folder, tells the uid of who lingers, and keeps it until its input ends; then kills what is
+/// left of the machine. `$1` folder, `$2` lower tree, `$3` machine id, `$4` our binary, `$5` who lingers, `$6` who does
+/// not, `$7` the machine's cgroup.
 const KEEP: &str = r#"
 set -eu
 
@@ -73,7 +74,8 @@ touch "root/var/lib/systemd/linger/$5"
 
 install -D -m 0755 "$4" root/usr/local/bin/foxxy-bridge
 chroot root id -u "$5"
-exec cat
+cat
+[ ! -d "$7" ] || echo 1 > "$7/cgroup.kill"
 "#;
 
 /// Boots the root that is kept. `$1` who keeps it, `$2` its folder, `$3` an empty cgroup, then more options of nspawn.
@@ -127,7 +129,7 @@ impl Machine {
         let id = id.trim().replace('-', "");
         let console = tempfile::tempfile().map_err(|e| format!("no file for the console: {e}"))?;
         let cgroups = cgroups(&format!("foxxy-test-{id}"))?;
-        let (keeper, tester) = keep(tree, &id, &console)?;
+        let (keeper, tester) = keep(tree, &id, &cgroups[0], &console)?;
 
         let (running, transcript) = (Mutex::new(None), Mutex::new(Vec::new()));
         let machine = Self { tree, id, keeper, console, cgroups, running, tester, transcript };
@@ -166,8 +168,18 @@ impl Machine {
     /// Starts systemd-nspawn on the root.
     fn nspawn(&self, cgroup: &Path) -> std::io::Result<Child> {
         let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers");
-        let mut command = with_us("sh");
-        command.args(["-c", BOOT, "boot", &self.keeper.id().to_string(), env!("CARGO_TARGET_TMPDIR")]);
+        // It is killed when we die; a Ctrl-C is for us alone.
+        let mut command = Command::new("setpriv");
+        command.process_group(0).args([
+            "--pdeathsig",
+            "KILL",
+            "sh",
+            "-c",
+            BOOT,
+            "boot",
+            &self.keeper.id().to_string(),
+            env!("CARGO_TARGET_TMPDIR"),
+        ]);
         command.arg(cgroup);
         command.arg(format!("--bind-ro={}:/opt/servers", servers.display()));
         if let Some(venv) = self.tree.venv() {
@@ -339,20 +351,23 @@ impl Drop for Machine {
             let _ = nspawn.kill();
             let _ = nspawn.wait();
         }
-        let _ = self.keeper.kill();
+        // This ends its input.
         let _ = self.keeper.wait();
         self.cgroups.iter().for_each(|cgroup| remove_cgroup(cgroup));
     }
 }
 
 /// Makes a fresh root in a mount namespace of its own; who keeps that, and the uid of `tester` in it.
-fn keep(tree: Tree, id: &str, console: &File) -> Result<(Child, u32), String> {
+fn keep(tree: Tree, id: &str, cgroup: &Path, console: &File) -> Result<(Child, u32), String> {
     let failed = |why: &dyn std::fmt::Display| format!("no root: {why}");
     let stdout = tempfile::tempfile().map_err(|e| failed(&e))?;
-    let mut keeper = with_us("unshare")
+    let mut keeper = Command::new("unshare")
+        // A Ctrl-C is for us alone.
+        .process_group(0)
         .args(["--mount", "--propagation", "private", "sh", "-c", KEEP, "keep", env!("CARGO_TARGET_TMPDIR")])
         .arg(tree.root())
         .args([id, env!("CARGO_BIN_EXE_foxxy-bridge"), TESTER, LONER])
+        .arg(cgroup)
         .stdin(Stdio::piped())
         .stdout(stdout.try_clone().map_err(|e| failed(&e))?)
         .stderr(console.try_clone().map_err(|e| failed(&e))?)
@@ -371,13 +386,6 @@ fn keep(tree: Tree, id: &str, console: &File) -> Result<(Child, u32), String> {
             Err(failed(&read_all(console)))
         }
     }
-}
-
-/// A program that is killed when we die, however we die; a Ctrl-C is for us alone.
-fn with_us(program: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", program]).process_group(0);
-    command
 }
 
 /// Where a cgroup of that name, below the one of this process, is in each hierarchy; version 2 first.
