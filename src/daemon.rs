@@ -42,6 +42,8 @@ pub struct Options {
     pub port: u16,
     /// How much is logged.
     pub level: Level,
+    /// The process of ours that keeps this one, and gets its log.
+    pub supervisor: Option<u32>,
 }
 
 /// A config to be put in force.
@@ -87,13 +89,16 @@ pub fn run(options: Options) -> Result<(), Error> {
 }
 
 async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
-    let Options { instance, served, read, host, port, .. } = options;
+    let Options { instance, served, read, host, port, supervisor, .. } = options;
     let mut termination = Termination::listen().map_err(Error::Runtime)?;
+    if let Some(supervisor) = supervisor {
+        termination.or_end_of(supervisor).map_err(Error::Runtime)?;
+    }
     let hangup = Hangup::listen().map_err(Error::Runtime)?;
     let _lock = lock(&instance)?;
     served.warn();
     let listening = tokio::select! {
-        listening = Listening::open(&host, port) => listening?,
+        listening = Listening::open(&host, port, supervisor.is_some()) => listening?,
         // The name of the host may take long to be looked up.
         signal = termination.next() => {
             tracing::info!("stopping: {signal}, before it served");
@@ -104,7 +109,7 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
     let unit = unit::own();
     let log_control = doors::log_control(&instance, unit.as_deref());
     let guard = Arc::new(Guard::new(&listening.host));
-    let about = about(&instance, unit, &listening);
+    let about = about(&instance, unit, supervisor.is_some(), &listening);
     let bridge = Arc::new(start(served, about, &guard, recent).await);
     let (doors, orders) = Doors::open(&bridge, &guard, listening, control, log_control);
     let signal = serve(Reload::new(&bridge, &guard, read), orders, hangup, &mut termination).await;
@@ -120,10 +125,14 @@ fn lock(instance: &Instance) -> Result<Lock, Error> {
     })
 }
 
-fn about(instance: &Instance, unit: Option<String>, listening: &Listening) -> About {
+fn about(instance: &Instance, unit: Option<String>, supervised: bool, listening: &Listening) -> About {
     About {
         name: instance.name().to_string(),
-        manager: if unit.is_some() { Manager::Systemd } else { Manager::Foreground },
+        manager: match (supervised, &unit) {
+            (true, _) => Manager::Pidfile,
+            (false, Some(_)) => Manager::Systemd,
+            (false, None) => Manager::Foreground,
+        },
         unit,
         address: listening.address.clone(),
     }

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // A child on its way into its control group has no command line to parse.
-    foxxy_bridge::host::cgroup::enter(std::env::args_os()).unwrap_or_else(foxxy_bridge::cli::main)
+    // Neither a child on its way into its control group nor a supervisor has a command line to parse.
+    foxxy_bridge::host::cgroup::enter(std::env::args_os())
+        .or_else(|| foxxy_bridge::manager::pidfile::enter(std::env::args_os()))
+        .unwrap_or_else(foxxy_bridge::cli::main)
 }

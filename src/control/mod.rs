@@ -134,6 +134,8 @@ impl fmt::Display for Changes {
 pub enum Manager {
     /// A systemd unit.
     Systemd,
+    /// A supervisor of our own.
+    Pidfile,
     /// Nobody: it runs where it was typed.
     Foreground,
 }
@@ -144,6 +146,7 @@ impl Manager {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Systemd => "systemd",
+            Self::Pidfile => "pidfile",
             Self::Foreground => "foreground",
         }
     }

@@ -20,11 +20,12 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// The socket that is there already, from before a restart or from a `.socket` unit; else a new one.
+    /// The socket that is there already, from before a restart or from a `.socket` unit; else a new one. `supervised` is
+    /// whether a supervisor of ours may have handed it over.
     ///
     /// # Errors
     /// [`Error::PortTaken`] and [`Error::Bind`].
-    pub(super) async fn open(host: &str, port: u16) -> Result<Self, Error> {
+    pub(super) async fn open(host: &str, port: u16, supervised: bool) -> Result<Self, Error> {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => {
@@ -33,7 +34,7 @@ impl Listening {
             _ => Error::Bind { host: host.to_owned(), port, source },
         };
         let wanted: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(failed)?.collect();
-        for Inherited { listener, stored } in inherited::take() {
+        for Inherited { listener, stored } in inherited::take(supervised) {
             let bound = listener.local_addr().map_err(failed)?;
             let fits = |wanted: &SocketAddr| wanted.ip() == bound.ip() && (port == 0 || port == bound.port());
             if !stored || wanted.iter().any(fits) {
@@ -74,7 +75,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_free_port_is_told_by_its_number_and_ipv6_in_brackets() {
-        let listening = Listening::open("[::1]", 0).await.unwrap();
+        let listening = Listening::open("[::1]", 0, false).await.unwrap();
         let port = listening.listener.local_addr().unwrap().port();
         assert_eq!(listening.host, "::1");
         assert_eq!(listening.address, format!("http://[::1]:{port}/mcp"));
@@ -82,9 +83,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_is_taken_is_said_to_be() {
-        let first = Listening::open("127.0.0.1", 0).await.unwrap();
+        let first = Listening::open("127.0.0.1", 0, false).await.unwrap();
         let port = first.listener.local_addr().unwrap().port();
-        match Listening::open("127.0.0.1", port).await {
+        match Listening::open("127.0.0.1", port, false).await {
             Err(Error::PortTaken { port: taken, .. }) => assert_eq!(taken, port),
             Err(other) => panic!("not a port that is taken: {other}"),
             Ok(_) => panic!("listens twice"),

@@ -1,10 +1,12 @@
 //! Listening sockets that outlive the process: handed in by the service manager (sd_listen_fds(3)), or put in its store
 //! so that they are there again after a restart (`FDSTORE=`, sd_notify(3)).
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, FromRawFd as _, IntoRawFd as _, OwnedFd};
 
 use libsystemd::activation::{IsType as _, receive_descriptors_with_names};
+use rustix::net::sockopt;
 use sd_notify::NotifyState;
 
 /// What our own socket is called in the store.
@@ -19,9 +21,12 @@ pub struct Inherited {
     pub stored: bool,
 }
 
-/// Takes the TCP sockets that the service manager hands over. To be called once.
+/// Takes the TCP sockets that the service manager hands over, or a supervisor of ours. To be called once.
 #[must_use]
-pub fn take() -> Vec<Inherited> {
+pub fn take(supervised: bool) -> Vec<Inherited> {
+    if supervised {
+        return from_supervisor().into_iter().collect();
+    }
     // Fails where nobody hands anything over. The variables stay: children are started without them.
     let sockets = receive_descriptors_with_names(false).unwrap_or_default();
     sockets
@@ -35,6 +40,19 @@ pub fn take() -> Vec<Inherited> {
             Inherited { listener: socket.into(), stored: name == NAME }
         })
         .collect()
+}
+
+/// The socket that a supervisor has kept: it is this process's standard input.
+fn from_supervisor() -> Option<Inherited> {
+    let stdin = std::io::stdin();
+    if !sockopt::socket_acceptconn(&stdin).is_ok_and(|listens| listens) {
+        return None;
+    }
+    let listener = TcpListener::from(stdin.as_fd().try_clone_to_owned().ok()?);
+    // One share in it is enough: with the last one it is closed.
+    let null = File::open("/dev/null").ok()?;
+    rustix::stdio::dup2_stdin(null).ok()?;
+    Some(Inherited { listener, stored: true })
 }
 
 /// Gives the service manager a share in the socket, so that clients may go on connecting to it during a restart.

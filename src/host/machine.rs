@@ -18,6 +18,17 @@ pub fn is_container() -> bool {
         .any(|sign| Path::new(sign).exists())
 }
 
+/// The first processes of containers that do nothing but hand on signals to one child, and reap.
+const INITS: [&str; 6] = ["catatonit", "docker-init", "dumb-init", "podman-init", "tini", "tini-static"];
+
+/// Whether a container lives for as long as this process does: it is the first one, or the one for which the first one
+/// is there.
+#[must_use]
+pub fn is_first_process() -> bool {
+    let is_child_of_first = || rustix::process::getppid().is_some_and(|parent| parent.is_init());
+    std::process::id() == 1 || is_child_of_first() && INITS.contains(&init().as_str())
+}
+
 /// Whether the journal is kept on disk. One that is not has no files of each user, which these could read.
 #[must_use]
 pub fn keeps_journal() -> bool {

@@ -23,23 +23,82 @@ pub fn name(uid: u32) -> String {
 /// Whether there is a user of that name, in whatever database.
 #[must_use]
 pub fn exists(name: &str) -> bool {
-    line(name).is_some()
+    Entry::of_name(name).is_some()
 }
 
 /// The number of that user's own group.
 #[must_use]
 pub fn group(name: &str) -> Option<u32> {
-    line(name)?.split(':').nth(3)?.parse().ok()
+    Some(Entry::of_name(name)?.gid)
 }
 
-/// The line of that user: that of `/etc/passwd`, else what the machine's other databases say (nsswitch.conf(5)).
-fn line(name: &str) -> Option<String> {
-    let is_theirs = |line: &&str| line.split(':').next() == Some(name);
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let found = users.lines().find(is_theirs).map(str::to_owned);
+/// A user, as the machine's databases have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub uid: u32,
+    /// The number of its own group.
+    pub gid: u32,
+    /// Its home.
+    pub home: String,
+    /// Its shell.
+    pub shell: String,
+}
+
+impl Entry {
+    /// The user of that name, or else of that number, where the name is one.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        let named = line("passwd", name, 0).and_then(|line| Self::parse(&line));
+        named.or_else(|| Self::of_uid(name.parse().ok()?))
+    }
+
+    /// The user of that number.
+    #[must_use]
+    pub fn of_uid(uid: u32) -> Option<Self> {
+        Self::parse(&line("passwd", &uid.to_string(), 2)?)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, _, home, shell] = fields[..] else { return None };
+        Some(Self {
+            name: name.to_owned(),
+            uid: uid.parse().ok()?,
+            gid: gid.parse().ok()?,
+            home: home.to_owned(),
+            shell: shell.to_owned(),
+        })
+    }
+}
+
+/// The number of the group of that name, or which is that number.
+#[must_use]
+pub fn gid_of(group: &str) -> Option<u32> {
+    match line("group", group, 0) {
+        Some(line) => line.split(':').nth(2)?.parse().ok(),
+        None => group.parse().ok(),
+    }
+}
+
+/// The numbers of all groups that a user is in.
+#[must_use]
+pub fn groups_of(user: &str) -> Vec<u32> {
+    let answer = answer(Command::new("id").args(["-G", user]), PATIENCE).unwrap_or_default();
+    answer.split_whitespace().filter_map(|number| number.parse().ok()).collect()
+}
+
+/// The line of a database that has `key` in that field: that of the file in `/etc`, else what the machine's other
+/// databases say (nsswitch.conf(5)).
+fn line(database: &str, key: &str, field: usize) -> Option<String> {
+    let fits = |line: &&str| line.split(':').nth(field) == Some(key);
+    let file = fs::read_to_string(format!("/etc/{database}")).unwrap_or_default();
+    let found = file.lines().find(fits).map(str::to_owned);
     found.or_else(|| {
-        let answer = answer(Command::new("getent").args(["passwd", name]), PATIENCE)?;
-        answer.lines().find(is_theirs).map(str::to_owned)
+        let answer = answer(Command::new("getent").args([database, key]), PATIENCE)?;
+        answer.lines().find(fits).map(str::to_owned)
     })
 }
 
@@ -78,6 +137,9 @@ mod tests {
         assert!(exists("root"));
         assert!(!exists("roo"));
         assert_eq!((group("root"), group("roo")), (Some(0), None));
+        assert_eq!((gid_of("root"), gid_of("0"), gid_of("roo")), (Some(0), Some(0), None));
+        assert_eq!(Entry::of_uid(0), Entry::of_name("root"));
+        assert!(groups_of("root").contains(&0));
     }
 
     #[test]

@@ -33,9 +33,11 @@ pub fn read(path: &Path) -> io::Result<Variables> {
 pub fn write(instance: &Instance, path: &Path, variables: &Variables) -> io::Result<()> {
     let (folder, name) = file::parts(path)?;
     let paths = instance.paths();
-    let base = if folder.starts_with(paths.runtime_base()) {
+    let own = paths.runtime_dir(instance.name());
+    let (base, _) = file::parts(&own)?;
+    let base = if folder.starts_with(base) {
         paths.make_runtime_dir(instance.name())?;
-        paths.runtime_base()
+        base
     } else {
         paths.make_state_base()?
     };

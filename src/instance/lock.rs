@@ -134,9 +134,10 @@ pub fn told(paths: &Paths, name: &Name) -> Option<Holder> {
 /// The names that have a folder, running or not.
 #[must_use]
 pub fn names(paths: &Paths) -> Vec<Name> {
-    let entries = fs::read_dir(paths.runtime_base()).into_iter().flatten().filter_map(Result::ok);
+    let entries = paths.runtime_bases().into_iter().flat_map(fs::read_dir).flatten().filter_map(Result::ok);
     let mut names: Vec<Name> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     names.sort();
+    names.dedup();
     names
 }
 

@@ -9,6 +9,14 @@ use std::path::{Path, PathBuf};
 use super::{Name, Scope};
 use crate::host::file;
 
+/// The folder of the machine's configs.
+const MACHINES: &str = "/etc/foxxy-bridge";
+/// In a user's folder of configs: where instances have their sockets and locks when there is no better place.
+const RUN: &str = "run";
+/// Where they have their PID files, and how those end.
+const PIDS: &str = "pids";
+const PID_FILE: &str = ".pid";
+
 /// The mode of what is above the folders of the machine's bridges: they may have users of their own, who must get to
 /// their folders through it.
 const FOR_ALL: u32 = 0o755;
@@ -53,7 +61,7 @@ impl Paths {
         let folder = |key| get(key).map(PathBuf::from).filter(|path| path.is_absolute());
         let config_dir = match (config_dir, scope) {
             (Some(dir), _) => std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
-            (None, Scope::System) => PathBuf::from("/etc/foxxy-bridge"),
+            (None, Scope::System) => PathBuf::from(MACHINES),
             (None, Scope::User) => folder("XDG_CONFIG_HOME")
                 .or_else(|| folder("HOME").map(|home| home.join(".config")))
                 .ok_or(PathsError::NoConfigDir)?
@@ -63,7 +71,7 @@ impl Paths {
             Scope::System => PathBuf::from("/run/foxxy-bridge"),
             Scope::User => match folder("XDG_RUNTIME_DIR") {
                 Some(dir) => dir.join("foxxy-bridge"),
-                None => config_dir.join("run"),
+                None => config_dir.join(RUN),
             },
         };
         let state_base = match scope {
@@ -118,7 +126,55 @@ impl Paths {
 
     /// The folder of an instance's socket and lock.
     pub fn runtime_dir(&self, name: &Name) -> PathBuf {
-        self.runtime_base.join(name.as_str())
+        // Where it is now must not depend on whether this shell has an XDG_RUNTIME_DIR.
+        self.lasting_dir(name)
+            .filter(|folder| folder.is_dir())
+            .unwrap_or_else(|| self.runtime_base.join(name.as_str()))
+    }
+
+    /// Another folder for them, which a user's last logout does not take along: where it is there, it is the one.
+    pub fn lasting_dir(&self, name: &Name) -> Option<PathBuf> {
+        Some(self.lasting_base()?.join(name.as_str()))
+    }
+
+    /// The folders that may have one for each instance.
+    pub fn runtime_bases(&self) -> Vec<PathBuf> {
+        let mut bases = vec![self.runtime_base.clone()];
+        bases.extend(self.lasting_base().filter(|base| *base != self.runtime_base));
+        bases
+    }
+
+    fn lasting_base(&self) -> Option<PathBuf> {
+        (self.scope == Scope::User).then(|| self.config_dir.join(RUN))
+    }
+
+    /// The file that says which process keeps an instance, where no service manager does.
+    pub fn pid_file(&self, name: &Name) -> PathBuf {
+        match self.is_machines_own() {
+            true => self.runtime_base.join(name.as_str()).join("pid"),
+            false => self.config_dir.join(PIDS).join(format!("{name}{PID_FILE}")),
+        }
+    }
+
+    /// The names that have such a file.
+    pub fn names_of_pid_files(&self) -> Vec<Name> {
+        // The machine's are in the folders of the instances.
+        let files = fs::read_dir(self.config_dir.join(PIDS)).into_iter().flatten().flatten();
+        files.filter_map(|file| file.file_name().to_str()?.strip_suffix(PID_FILE)?.parse().ok()).collect()
+    }
+
+    /// The file with the log of an instance, where no service manager has it.
+    pub fn log_file(&self, name: &Name) -> PathBuf {
+        match self.is_machines_own() {
+            // In a folder of its own, as it may belong to a user who has to make files there.
+            true => Path::new("/var/log/foxxy-bridge").join(name.as_str()).join("bridge.log"),
+            false => self.config_dir.join("logs").join(format!("{name}.log")),
+        }
+    }
+
+    /// Whether these are the folders of a machine, where nothing but configs belongs beside them.
+    fn is_machines_own(&self) -> bool {
+        self.scope == Scope::System && self.config_dir == Path::new(MACHINES)
     }
 
     /// Makes the folder of an instance's socket and lock, for its user alone.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Entry, Hidden};
+use crate::host::account::AccountError;
 use crate::instance::{Name, Scope};
 
 /// What a caller does differently about; one exit code each.
@@ -173,10 +174,6 @@ pub enum Error {
     DidNotStop {
         /// The instance.
         name: Name,
-        /// Its unit.
-        unit: String,
-        /// Whose manager keeps it.
-        scope: Scope,
         /// How long we waited.
         after: Duration,
         /// The processes that are left.
@@ -211,6 +208,46 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// What only systemd can do was asked of another manager.
+    #[error("the bridge `{name}` cannot be enabled")]
+    NotEnabledHere {
+        /// The instance.
+        name: Name,
+    },
+    /// A supervisor of ours cannot do its work.
+    #[error("cannot {action}")]
+    Refused {
+        /// To do what.
+        action: String,
+        /// What the system said.
+        detail: String,
+        /// Whether it is for want of rights.
+        not_permitted: bool,
+    },
+    /// A PID file is held by a process that is no supervisor of the bridge.
+    #[error("the PID file {} is held by another process", path.display())]
+    Stranger {
+        /// Which file.
+        path: PathBuf,
+        /// The process, where the kernel tells it.
+        pid: Option<u32>,
+    },
+    /// The user or group that a bridge is to run as is not there.
+    #[error("the bridge `{name}` cannot run as its config says")]
+    Account {
+        /// The instance.
+        name: Name,
+        /// What is missing.
+        source: AccountError,
+    },
+    /// Only root can run a bridge as another user.
+    #[error("the bridge `{name}` cannot be started as the user `{user}`")]
+    NotRoot {
+        /// The instance.
+        name: Name,
+        /// As the config has it.
+        user: String,
+    },
     /// systemd answered with an error that we have no words for.
     #[error("systemd could not {action}")]
     Bus {
@@ -229,10 +266,6 @@ pub struct StartFailure {
     pub name: Name,
     /// `start` or `restart`.
     pub verb: &'static str,
-    /// Its unit.
-    pub unit: String,
-    /// Whose manager tried.
-    pub scope: Scope,
     /// Why, in a sentence.
     pub reason: String,
     /// The exit code of the bridge, when it ended with one of its own.
@@ -241,8 +274,10 @@ pub struct StartFailure {
     pub status_text: Option<String>,
     /// Its last log lines, oldest first.
     pub log: Vec<Entry>,
-    /// Whether systemd goes on trying.
-    pub retrying: bool,
+    /// Who goes on trying, if anybody does.
+    pub retrying: Option<&'static str>,
+    /// What to type to see all that it has logged.
+    pub whole_log: String,
 }
 
 impl Error {
@@ -261,6 +296,7 @@ impl Error {
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 ErrorKind::NotPermitted
             }
+            Self::NotRoot { .. } | Self::Refused { not_permitted: true, .. } => ErrorKind::NotPermitted,
             Self::NotRunning { .. } => ErrorKind::NotRunning,
             Self::Rejected { .. }
             | Self::NotText { .. }
@@ -275,6 +311,10 @@ impl Error {
             | Self::Journal { .. }
             | Self::BadTime { .. }
             | Self::NoJournalctl { .. }
+            | Self::NotEnabledHere { .. }
+            | Self::Refused { .. }
+            | Self::Stranger { .. }
+            | Self::Account { .. }
             | Self::Bus { .. } => ErrorKind::Failed,
         }
     }
@@ -308,6 +348,12 @@ impl Error {
             Self::DidNotStart(failure) => failure.why(),
             Self::DidNotListen { unit, result, .. } => format!("the start of {unit} ended with `{result}`"),
             Self::DidNotStop { pids, .. } if pids.is_empty() => "systemd has not finished stopping it".into(),
+            Self::NotEnabledHere { .. } => "that takes systemd: nothing else starts it at boot".into(),
+            Self::Refused { detail, .. } => detail.clone(),
+            Self::Stranger { pid: Some(pid), .. } => format!("process {pid} is no supervisor of this bridge"),
+            Self::Stranger { pid: None, .. } => "it is in another container, or ends again each time".into(),
+            Self::Account { source, .. } => source.to_string(),
+            Self::NotRoot { .. } => "only root can become another user".into(),
             Self::DidNotStop { pids, .. } => format!("these processes are left: {}", join(pids)),
             Self::NoJournalctl { source } | Self::File { source, .. } => source.to_string(),
             Self::NotInUnitFile { detail } => detail.clone(),
@@ -325,10 +371,10 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NotBooted { wsl: true } => "put `[boot]` and `systemd=true` in /etc/wsl.conf, then run \
-                `wsl --shutdown` in Windows; or serve in the foreground: foxxy-bridge server start"
+                `wsl --shutdown` in Windows; or leave it to a PID file: --manager pidfile"
                 .into(),
             Self::NotBooted { wsl: false } | Self::TooOld { .. } => {
-                "serve in the foreground: foxxy-bridge server start".into()
+                "leave it to a PID file: --manager pidfile".into()
             }
             Self::NoUserBus { sudo_user: Some(user), .. } => {
                 format!("run it as {user}, without sudo; or use the machine's manager: --system")
@@ -354,7 +400,7 @@ impl Error {
             Self::NotPermitted { scope: Scope::System, .. } => "use sudo, or your own manager: --user".into(),
             Self::NotRunning { .. } => "see what is running: foxxy-bridge server list".into(),
             Self::DidNotStart(failure) => {
-                format!("see all of its log: journalctl {} {}", failure.scope.journal_flag(), failure.unit)
+                format!("see all of its log: {}", failure.whole_log)
             }
             Self::DidNotListen { unit, scope, .. } => {
                 format!("something else may have the port; see: systemctl {} status {unit}", scope.flag())
@@ -383,7 +429,23 @@ impl Error {
                 format!("if that is not meant any more: systemctl {} unmask {unit}", scope.flag())
             }
             Self::NoJournalctl { .. } => "install systemd's journalctl, and see that it is on PATH".into(),
-            Self::NotPermitted { scope: Scope::User, .. }
+            Self::NotEnabledHere { name } => format!(
+                "have your init run `foxxy-bridge server start --daemon` at boot; this once: \
+                 foxxy-bridge server start --daemon --name {name}"
+            ),
+            Self::Stranger { pid: Some(pid), path } => {
+                format!("see what it is: ps -fp {pid}; or take another PID file than {}", path.display())
+            }
+            Self::Account { .. } => "mend bridge.daemon.user and bridge.daemon.group in the config".into(),
+            Self::NotRoot { user, .. } => {
+                format!("start it as root or as {user}, or take bridge.daemon.user out of the config")
+            }
+            Self::Refused { not_permitted: true, .. } => {
+                "see who owns it, or name another place in bridge.daemon (pid_file, log_file)".into()
+            }
+            Self::Stranger { pid: None, .. }
+            | Self::Refused { .. }
+            | Self::NotPermitted { scope: Scope::User, .. }
             | Self::Rejected { .. }
             | Self::NotText { .. }
             | Self::File { .. }
@@ -400,8 +462,8 @@ impl StartFailure {
         if let Some(text) = &self.status_text {
             why = format!("{why}; it said last: {text}");
         }
-        if self.retrying {
-            why.push_str("; systemd goes on trying");
+        if let Some(who) = self.retrying {
+            why.push_str(&format!("; {who} goes on trying"));
         }
         why
     }

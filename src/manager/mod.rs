@@ -1,9 +1,12 @@
 //! Keeping an instance running.
 //!
-//! One trait, [`ServiceManager`], for whatever keeps bridges on this host; [`systemd`] is the first of them.
+//! One trait, [`ServiceManager`], for whatever keeps bridges on this host: [`systemd`], or where that is not,
+//! [`pidfile`].
 
 mod error;
+mod exit;
 mod model;
+pub mod pidfile;
 mod spec;
 pub mod systemd;
 
@@ -20,15 +23,25 @@ pub use model::{
 };
 pub use spec::{ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, SocketSpec, UnitSpec};
 
+use crate::control::Manager;
 use crate::instance::{Name, Scope};
 
 /// What keeps instances running. Every call has a deadline of its own and an error that says what to do.
 pub trait ServiceManager: Send + Sync {
+    /// Which it is.
+    fn kind(&self) -> Manager;
+
     /// What it is, for people: `systemd 252 (user)`.
     fn describe(&self) -> String;
 
     /// The variables that it gives to every process that it starts.
     fn environment(&self) -> BoxFuture<'_, Result<BTreeMap<String, String>, Error>>;
+
+    /// What of a spec this manager cannot put in force, a sentence each.
+    fn unheeded(&self, spec: &UnitSpec) -> Vec<String>;
+
+    /// Makes what must be there before an instance is given its variables and started.
+    fn prepare(&self, request: &StartRequest) -> Result<(), Error>;
 
     /// Starts an instance and waits until it serves; a start that fails leaves nothing behind.
     fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Started, Error>>;

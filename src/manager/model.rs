@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::BoxStream;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Error, SocketSpec, UnitSpec};
+use crate::control::Manager;
 use crate::instance::Name;
 
 /// What an instance is doing, in the words of `server list`.
@@ -51,9 +52,9 @@ impl fmt::Display for State {
 pub struct Managed {
     /// The instance.
     pub name: Name,
-    /// Which manager keeps it: `systemd`.
-    pub manager: &'static str,
-    /// The manager's own name for it.
+    /// Which manager keeps it.
+    pub manager: Manager,
+    /// The manager's own name for it: a unit, or a PID file.
     pub unit: String,
     /// The bridge's process, while there is one.
     pub pid: Option<u32>,
@@ -75,6 +76,8 @@ pub struct Managed {
     pub transient: bool,
     /// The file that defines it.
     pub fragment: Option<PathBuf>,
+    /// The unit of somebody's own that its supervisor runs in.
+    pub own_unit: Option<String>,
 }
 
 /// Whether, and when, an instance is started without anybody typing a command.
@@ -249,12 +252,14 @@ pub struct LogQuery {
     pub until: Option<String>,
     /// Only of this upstream.
     pub upstream: Option<String>,
+    /// The file that it is in, where its manager has files and does not know it better.
+    pub file: Option<PathBuf>,
     /// Only this syslog priority (0 emergency … 7 debug) and what is more urgent.
     pub priority: Option<u8>,
 }
 
 /// One log line.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// When, in microseconds since 1970.
     pub time: u64,

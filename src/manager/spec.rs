@@ -14,6 +14,8 @@ pub const ANY_INSTANCE: &str = "\0";
 pub struct UnitSpec {
     /// Its name, or [`ANY_INSTANCE`].
     pub instance: String,
+    /// Its config, or where the default config would be; empty for any instance.
+    pub config: PathBuf,
     /// One line for people.
     pub description: String,
     /// The program, by absolute path, and its arguments, all taken literally.
@@ -44,6 +46,14 @@ pub struct UnitSpec {
     pub stop_timeout: Duration,
     /// How long it may be silent before it is taken for hung, ended and restarted; `None` for ever.
     pub watchdog: Option<Duration>,
+    /// Where its process id is written, where its manager does that; `None` is the usual place.
+    pub pid_file: Option<PathBuf>,
+    /// Where its log is written, where its manager has files for it; `None` is the usual place.
+    pub log_file: Option<PathBuf>,
+    /// The size in bytes at which a new log file is begun.
+    pub log_size: u64,
+    /// How many old log files are kept.
+    pub log_keep: u32,
 }
 
 /// Whom a bridge runs as.
@@ -142,6 +152,7 @@ impl UnitSpec {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect();
         Self {
             instance: "work".into(),
+            config: "/home/ada/work.json".into(),
             description: "foxxy-bridge work".into(),
             exec: words("/usr/bin/foxxy-bridge server start --instance work"),
             reload: words("/usr/bin/foxxy-bridge server reload work"),
@@ -157,6 +168,10 @@ impl UnitSpec {
             start_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(20),
             watchdog: None,
+            pid_file: None,
+            log_file: None,
+            log_size: 10 << 20,
+            log_keep: 5,
         }
     }
 }

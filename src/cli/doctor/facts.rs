@@ -15,6 +15,7 @@ use crate::control::client;
 use crate::host::{self, exposure::Exposure};
 use crate::instance::{Instance, Name, Paths, Scope, environment};
 use crate::manager;
+use crate::manager::pidfile::Supervisors;
 use crate::manager::systemd::{Host, Systemd};
 
 /// How long one question may take. All of a kind are asked at the same time.
@@ -88,7 +89,7 @@ impl Facts {
     /// Asks for all of it.
     pub(super) async fn gather(paths: Paths, context: &Context) -> Self {
         let host = Host::read();
-        let Survey { known: bridges, leftovers, manager } = survey(&paths, &host).await;
+        let Survey { known: bridges, leftovers, systemd: manager, .. } = survey(&paths, &host).await;
         let answers = bridges.iter().map(async |bridge| {
             let address = &bridge.status.as_ref().ok()?.address;
             Some((bridge.name.clone(), client::answers(address, "/readyz").await))
@@ -144,7 +145,12 @@ async fn survey(paths: &Paths, host: &Host) -> Survey<Box<Systemd>> {
         Err(_) => manager::Error::NoAnswer { after: 2 * PATIENCE },
     };
     let alone = Survey::with(ready(Err(error)), paths).await;
-    alone.unwrap_or_else(|error| Survey { known: Vec::new(), leftovers: Vec::new(), manager: Err(error) })
+    alone.unwrap_or_else(|error| Survey {
+        known: Vec::new(),
+        leftovers: Vec::new(),
+        systemd: Err(error),
+        supervisors: Supervisors::of(paths),
+    })
 }
 
 /// The config that is meant and those of the bridges that run, and the bridge that would serve the first.

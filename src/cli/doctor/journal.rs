@@ -13,6 +13,7 @@ pub(super) async fn readable(facts: &Facts) -> Vec<Finding> {
     // Whether there is anything of a bridge does not matter.
     let Ok(name) = "default".parse() else { return Vec::new() };
     let query = LogQuery {
+        file: None,
         name,
         follow: false,
         lines: Some(1),

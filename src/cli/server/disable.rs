@@ -28,11 +28,11 @@ pub(crate) struct Options {
 
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
     let paths = context.paths(options.whose.scope())?;
-    let mut survey = Survey::take(&paths).await?;
-    let enabled = survey.manager()?.enabled().await?;
+    let survey = Survey::take(&paths).await?;
+    let enabled = survey.systemd()?.enabled().await?;
     let enabled: Vec<Name> = enabled.into_iter().map(|(name, _)| name).collect();
     for name in meant(&options, &enabled, &paths, context)? {
-        disable(&options, &mut survey, &paths, &name).await?;
+        disable(&options, &survey, &paths, &name).await?;
     }
     Ok(Exit::Ok)
 }
@@ -59,10 +59,10 @@ fn meant(options: &Options, enabled: &[Name], paths: &Paths, context: &Context) 
     }
 }
 
-async fn disable(options: &Options, survey: &mut Survey, paths: &Paths, name: &Name) -> Result<(), Error> {
+async fn disable(options: &Options, survey: &Survey, paths: &Paths, name: &Name) -> Result<(), Error> {
     let instance = Instance::new(name.clone(), None, paths.clone())?;
     let _turn = turn::wait(paths).await?;
-    let plan = survey.manager()?.plan_disable(name).await?;
+    let plan = survey.systemd()?.plan_disable(name).await?;
     if options.dry_run {
         enable::show(&plan, name, "disabled");
         return Ok(());
@@ -73,7 +73,7 @@ async fn disable(options: &Options, survey: &mut Survey, paths: &Paths, name: &N
     if listening || options.now && running {
         stop::stop_one(survey, paths, name, false).await?;
     }
-    let manager = survey.manager()?;
+    let manager = survey.systemd()?;
     manager.carry_out(&plan).await?;
     let was_kept = instance.is_kept();
     let goes_on = running && !options.now;

@@ -44,13 +44,13 @@ pub(crate) struct Options {
 
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
     let paths = context.paths(options.whose.scope())?;
-    let mut survey = Survey::take(&paths).await?;
+    let survey = Survey::take(&paths).await?;
     let instance = meant(&options, &survey, &paths, context).await?.keeping();
     let read = context.read_for(&instance).map_err(told)?;
     for warning in &read.loaded.warnings {
         output::warn(warning.to_string());
     }
-    let manager = survey.manager()?;
+    let manager = survey.systemd()?;
     let _turn = turn::wait(&paths).await?;
     let changes_owner = changes_owner(&options, manager, &instance).await?;
     let request = request(&options, &instance, &read, context, manager).await?;
@@ -80,7 +80,7 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
     let stays = runs_unit && !(changed && request.socket.is_some());
     let moves = changed && known.is_some_and(Known::is_listening);
     if moves || options.now && !stays {
-        start_now(&mut survey, &instance, &read, context).await?;
+        start_now(&survey, &instance, &read, context).await?;
     } else if runs && changed {
         output::note(format!(
             "it goes on running as it was started; put the unit in force with `foxxy-bridge server restart {}`",
@@ -257,7 +257,7 @@ pub(super) fn show(plan: &Plan, name: &Name, outcome: &str) {
 
 /// Starts the unit; what runs of the same bridge makes way for it.
 async fn start_now(
-    survey: &mut Survey,
+    survey: &Survey,
     instance: &Instance,
     read: &Read,
     context: &Context,

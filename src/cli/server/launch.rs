@@ -10,10 +10,10 @@ use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::{self, GOOD, STRONG};
 use crate::config::ManagerChoice;
-use crate::control::client;
+use crate::control::{Manager, client};
 use crate::host::signals::Termination;
 use crate::instance::{Instance, lock};
-use crate::manager::{Enablement, Run, ServiceManager, StartRequest, Started};
+use crate::manager::{Enablement, Managed, Run, ServiceManager, StartRequest, Started};
 
 /// A start: of what, and how long somebody waits for it.
 pub(super) struct Launch<'a> {
@@ -23,19 +23,22 @@ pub(super) struct Launch<'a> {
     pub(super) context: &'a Context,
     pub(super) timeout: Duration,
     pub(super) wait: bool,
+    /// The manager that is asked for; otherwise there is a choice.
+    pub(super) manager: Option<Manager>,
 }
 
 impl<'a> Launch<'a> {
     /// Of an instance as its config has it.
     pub(super) fn plain(instance: &'a Instance, read: &'a Read, context: &'a Context) -> Self {
-        Self { instance, read, address: Address::default(), context, timeout: TIMEOUT, wait: true }
+        Self { instance, read, address: Address::default(), context, timeout: TIMEOUT, wait: true, manager: asked(None, read) }
     }
 
     /// Starts it, and says what became of that.
-    pub(super) async fn run(&self, survey: &mut Survey) -> Result<Exit, Error> {
+    pub(super) async fn run(&self, survey: &Survey) -> Result<Exit, Error> {
         let instance = self.instance;
-        let manager = survey.manager().map_err(|error| in_foreground(error, instance))?;
+        let manager = survey.keeper(survey.choice(self.manager))?;
         let request = self.request(manager).await?;
+        manager.prepare(&request)?;
         unit::write_environment(instance, self.read)?;
         let mut termination = Termination::listen()?;
         let started = tokio::select! {
@@ -58,7 +61,7 @@ impl<'a> Launch<'a> {
                 );
                 output::say(format!("{} is already running{at}{level}", instance.name()));
             }
-            Started::Running(_) => tell_started(instance).await,
+            Started::Running(managed) => tell_started(instance, &managed).await,
         }
         Ok(Exit::Ok)
     }
@@ -66,18 +69,15 @@ impl<'a> Launch<'a> {
     /// What is asked of the manager: a unit of its own for this run, or the one that the instance is enabled with.
     pub(super) async fn request(&self, manager: &dyn ServiceManager) -> Result<StartRequest, Error> {
         let daemon = &self.read.loaded.config.bridge.daemon;
-        if daemon.manager == ManagerChoice::Pidfile {
-            let what = "the manager `pidfile`, which the config asks for, is not there yet";
-            return Err(
-                Error::new(Exit::Failed, what).hint("take `auto` or `systemd` as bridge.daemon.manager")
-            );
-        }
         let name = self.instance.name();
         let run = match manager.enablement(name).await? {
             Enablement::No => {
                 let (instance, address) = (self.instance, &self.address);
                 let spec = unit::spec(instance, daemon, address, self.context, self.timeout, manager).await?;
                 unit::tell_of_root(&spec, instance.scope());
+                for unheeded in manager.unheeded(&spec) {
+                    output::warn(unheeded);
+                }
                 Run::Transient(Box::new(spec))
             }
             enablement => {
@@ -124,14 +124,17 @@ async fn take_back(manager: &dyn ServiceManager, instance: &Instance, signal: &s
 }
 
 /// Says where it serves, and how far its servers are.
-async fn tell_started(instance: &Instance) {
+async fn tell_started(instance: &Instance, managed: &Managed) {
     let name = instance.name();
     let Ok((status, _)) = client::status(&instance.control_socket()).await else {
         return output::say(format!("{name} is running"));
     };
-    let unit = status.unit.as_deref().unwrap_or_default();
+    let keeper = match managed.manager {
+        Manager::Pidfile => format!("PID file {}", output::short_path(managed.unit.as_ref())),
+        Manager::Systemd | Manager::Foreground => managed.unit.clone(),
+    };
     output::say(format!(
-        "{GOOD}started{GOOD:#} {name}: {STRONG}{}{STRONG:#} (PID {}, {unit})",
+        "{GOOD}started{GOOD:#} {name}: {STRONG}{}{STRONG:#} (PID {}, {keeper})",
         status.address, status.pid
     ));
     let (connected, all) = status.connected();
@@ -142,17 +145,11 @@ async fn tell_started(instance: &Instance) {
     }
 }
 
-/// Adds what to type where there is no service manager.
-fn in_foreground(mut error: Error, instance: &Instance) -> Error {
-    let config =
-        instance.config().map(|path| format!(" --config {}", output::short_path(path))).unwrap_or_default();
-    let command = format!("foxxy-bridge server start{config}");
-    match &mut error.hint {
-        Some(hint) if hint.contains("foreground") => {
-            *hint = hint.replace("foxxy-bridge server start", &command);
-        }
-        Some(hint) => hint.push_str(&format!("; or serve in the foreground: {command}")),
-        None => error.hint = Some(format!("serve in the foreground: {command}")),
+/// The manager that is asked for: by what was typed, else by the config.
+pub(super) fn asked(typed: Option<ManagerChoice>, read: &Read) -> Option<Manager> {
+    match typed.unwrap_or(read.loaded.config.bridge.daemon.manager) {
+        ManagerChoice::Auto => None,
+        ManagerChoice::Systemd => Some(Manager::Systemd),
+        ManagerChoice::Pidfile => Some(Manager::Pidfile),
     }
-    error
 }

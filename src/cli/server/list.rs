@@ -48,7 +48,7 @@ impl Row {
                 .config()
                 .filter(|path| path != default || path.exists())
                 .map(|path| path.display().to_string()),
-            manager: known.manager(),
+            manager: known.manager().as_str(),
             unit: known.unit().map(str::to_owned),
             address: status.map(|status| status.address.clone()),
             uptime_seconds: known.uptime(),
@@ -100,7 +100,7 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     if let Some(error) = survey.blind() {
-        output::warn(format!("{error}: only bridges in the foreground are listed"));
+        output::warn(format!("{error}: those that it keeps are not listed"));
     }
     match options.format {
         Format::Json => output::say_json(&rows),

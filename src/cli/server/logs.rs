@@ -10,6 +10,7 @@ use crate::cli::output::{self, BAD, DOUBTFUL, FAINT};
 use crate::host::log::{IDENTIFIER, Level};
 use crate::host::signals::Termination;
 use crate::instance::Name;
+use crate::control::Manager;
 use crate::manager::{Entry, LogQuery};
 
 /// The lines that are printed when nobody says how many.
@@ -62,7 +63,7 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
         return Err(Error::new(Exit::Usage, what).hint("leave one of them out"));
     }
     let paths = context.paths(options.whose.scope())?;
-    let mut survey = Survey::take(&paths).await?;
+    let survey = Survey::take(&paths).await?;
     let name = match options.name {
         Some(name) => name,
         None => survey.meant(context, &paths)?,
@@ -77,9 +78,14 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
                 .hint("its log is in the terminal, or wherever else it was started"),
         });
     }
+    let kind = match survey.get(&name).and_then(|known| known.managed.as_ref()) {
+        Some(managed) => managed.manager,
+        None => Manager::Systemd,
+    };
     let timed = options.since.is_some() || options.until.is_some();
     let query = LogQuery {
         name: name.clone(),
+        file: None,
         follow: options.follow,
         // A time says by itself how much is wanted.
         lines: options.lines.or((!timed).then_some(USUAL_LINES)),
@@ -89,7 +95,7 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
         priority: Some(options.level.priority()),
     };
     let mut termination = Termination::listen()?;
-    let mut entries = survey.manager()?.logs(&query).await?;
+    let mut entries = survey.keeper(kind)?.logs(&query).await?;
     let mut reader_gone = std::pin::pin!(output::reader_gone());
     let mut any = false;
     loop {

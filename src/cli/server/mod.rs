@@ -94,6 +94,11 @@ pub(crate) struct Targets {
 }
 
 impl Targets {
+    /// Whether it is left open which.
+    fn is_open(&self) -> bool {
+        self.names.is_empty() && !self.all
+    }
+
     /// Their names, and the folders that they are in. That there is none at all is told.
     async fn find(&self, context: &Context) -> Result<(Paths, Survey, Vec<Name>), Error> {
         let paths = context.paths(self.whose.scope())?;

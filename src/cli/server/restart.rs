@@ -11,9 +11,9 @@ use super::{Context, Outcomes, Targets, enable, start, stop};
 use crate::cli::context::told;
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
-use crate::control::client;
+use crate::control::{Manager, client};
 use crate::instance::{Instance, Name, Paths};
-use crate::manager::Enablement;
+use crate::manager::{Enablement, State};
 
 /// How long a restart may take, beyond what its unit allows the old one to end: the new one serves.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -25,18 +25,18 @@ pub(crate) struct Options {
 }
 
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
-    let (paths, mut survey, names) = options.targets.find(context).await?;
+    let (paths, survey, names) = options.targets.find(context).await?;
     // Nobody would start again what runs in the foreground of a terminal.
     let kept = |name: &Name| survey.get(name).is_some_and(|known| known.managed.is_some());
     let names: Vec<Name> = names.into_iter().filter(|name| !options.targets.all || kept(name)).collect();
     let mut outcomes = Outcomes::of(&names, "restarted");
     for name in names {
-        outcomes.add(restart(&mut survey, &paths, &name, context).await)?;
+        outcomes.add(restart(&survey, &paths, &name, context).await)?;
     }
     outcomes.end()
 }
 
-async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Context) -> Result<(), Error> {
+async fn restart(survey: &Survey, paths: &Paths, name: &Name, context: &Context) -> Result<(), Error> {
     let Some(known) = survey.get(name) else {
         let instance = match context.instance(paths, None)? {
             own if own.name() == name => own,
@@ -48,7 +48,17 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         let read = context.read_for(&instance).map_err(told)?;
         return Launch::plain(&instance, &read, context).run(survey).await.map(drop);
     };
-    if known.managed.is_none() {
+    if known.managed.as_ref().is_some_and(|managed| {
+        managed.manager == Manager::Pidfile && managed.state == State::Failed
+    }) {
+        // Nobody keeps it any more.
+        let instance = Instance::new(name.clone(), known.config().filter(|path| path.exists()), paths.clone())?;
+        let read = context.read_for(&instance).map_err(told)?;
+        stop::stop_one(survey, paths, name, false).await?;
+        let launch = Launch { manager: Some(Manager::Pidfile), ..Launch::plain(&instance, &read, context) };
+        return launch.run(survey).await.map(drop);
+    }
+    let Some(kind) = known.managed.as_ref().map(|managed| managed.manager) else {
         return Err(match known.unit() {
             Some(unit) => {
                 Error::new(Exit::Failed, format!("the bridge `{name}` runs in a unit of your own, {unit}"))
@@ -60,7 +70,7 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
                     .hint("end it there, or with `server stop`, and start it again")
             }
         });
-    }
+    };
     let config = known.config().filter(|path| path.exists());
     let identity = known.config();
     let instance = Instance::new(name.clone(), config, paths.clone())?;
@@ -71,7 +81,7 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         error
     })?;
     unit::write_environment(&instance, &read)?;
-    let manager = survey.manager()?;
+    let manager = survey.keeper(kind)?;
     let enablement = manager.enablement(name).await?;
     let Some(managed) = manager.find(name).await? else {
         return Err(survey.unknown(name, Exit::Failed));
@@ -90,7 +100,6 @@ async fn restart(survey: &mut Survey, paths: &Paths, name: &Name, context: &Cont
         return Ok(());
     }
     let daemon = &read.loaded.config.bridge.daemon;
-    let manager = survey.manager()?;
     let spec = unit::spec(&instance, daemon, &Address::default(), context, start::TIMEOUT, manager).await?;
     if managed.transient {
         unit::tell_of_root(&spec, paths.scope());

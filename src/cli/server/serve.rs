@@ -18,7 +18,7 @@ pub(super) fn run(options: &Options, context: &Context) -> Result<Exit, Error> {
     let paths = context.paths(options.whose.scope())?;
     let (name, context) = options.meant(context, &paths).inspect_err(tell_manager)?;
     if options.cleanup {
-        clean_up(&paths)?;
+        clean_up(&paths, |_| false)?;
     }
     let instance = context.instance(&paths, name);
     // What is wrong with the config says more than that there is no instance of it.
@@ -43,6 +43,7 @@ pub(super) fn run(options: &Options, context: &Context) -> Result<Exit, Error> {
             read.map(self::served).map_err(|invalid| words(&invalid.into()))
         }),
         level,
+        supervisor: options.supervisor,
     })?;
     Ok(Exit::Ok)
 }

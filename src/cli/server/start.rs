@@ -3,21 +3,23 @@
 use std::path::Path;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use super::launch::Launch;
+use super::launch::{Launch, asked};
 use super::survey::{Known, Survey};
 use super::unit::Address;
 use super::{Context, Whose, name_of, stop};
 use crate::cli::context::{Read, told};
 use crate::cli::error::{AS_ROOT, Error, Exit};
 use crate::cli::output;
-use crate::config::Scope as ConfigScope;
+use crate::config::{ManagerChoice, Scope as ConfigScope};
+use crate::control::Manager;
 use crate::control::client::{self, AskError};
 use crate::daemon;
 use crate::host::log::Level;
 use crate::instance::{Instance, Name, Paths, Scope, lock};
 use crate::manager::State;
+use crate::manager::pidfile::Supervisors;
 
 /// How long a start may take, unless something else is typed.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,6 +43,9 @@ pub(crate) struct Options {
     pub(super) port: Option<u16>,
     #[command(flatten)]
     pub(super) whose: Whose,
+    /// What keeps it [default: the config's, auto]
+    #[arg(long, value_enum, requires = "daemon")]
+    manager: Option<Keeper>,
     /// Restart it when it runs already
     #[arg(long, requires = "daemon")]
     force: bool,
@@ -53,10 +58,34 @@ pub(crate) struct Options {
     /// Print what the service manager would be asked, and start nothing
     #[arg(long, requires = "daemon")]
     dry_run: bool,
+    /// The process that keeps this one, and gets its log
+    #[arg(long, value_name = "PID", hide = true, conflicts_with = "daemon")]
+    pub(super) supervisor: Option<u32>,
     /// How long it may take until it serves
     #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT.as_secs(), requires = "daemon")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+}
+
+/// What a person may ask for as the manager.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Keeper {
+    /// systemd where it runs and can be asked, else a PID file
+    Auto,
+    /// A unit of systemd
+    Systemd,
+    /// A supervisor of ours with a PID file
+    Pidfile,
+}
+
+impl From<Keeper> for ManagerChoice {
+    fn from(keeper: Keeper) -> Self {
+        match keeper {
+            Keeper::Auto => Self::Auto,
+            Keeper::Systemd => Self::Systemd,
+            Keeper::Pidfile => Self::Pidfile,
+        }
+    }
 }
 
 /// That no config has that name.
@@ -100,10 +129,12 @@ pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Er
         context = read.loaded.path.clone().map_or(context.clone(), |config| context.with_config(config));
     }
     let context = &context;
-    if options.cleanup && !options.dry_run {
-        clean_up(&paths)?;
-    }
     let mut survey = Survey::take(&paths).await?;
+    if options.cleanup && !options.dry_run {
+        let runs = |name: &Name| survey.get(name).is_some_and(|known| known.is_running() || known.is_listening());
+        clean_up(&paths, runs)?;
+        survey = Survey::take(&paths).await?;
+    }
     let instance = context.instance(&paths, name.clone())?;
     let read = context.read_for(&instance).map_err(told)?;
     for warning in &read.loaded.warnings {
@@ -117,27 +148,35 @@ pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Er
         context,
         timeout: Duration::from_secs(options.timeout),
         wait: !options.no_wait,
+        manager: asked(options.manager.map(Into::into), &read),
     };
     let starting =
         |known: &Known| matches!(&known.managed, Some(managed) if managed.state == State::Starting);
+    if let Some(orphan) = same(&survey, &instance).filter(|known| known.is_orphan() && !options.dry_run) {
+        let name = orphan.name.clone();
+        output::note(format!("{name} was left by a supervisor that was killed: it is ended first"));
+        stop::stop_one(&survey, &paths, &name, false).await?;
+        survey = Survey::take(&paths).await?;
+    }
     // One that somebody else is just starting is waited for, by the manager.
     if let Some(known) = same(&survey, &instance).filter(|known| options.force || !starting(known)) {
         if !options.force {
+            keeps(known, launch.manager)?;
             let instance = Instance::new(known.name.clone(), None, paths.clone())?;
             return already(known, &instance, &read, &address, context).await;
         }
         let name = known.name.clone();
         // What cannot be started must not cost what runs.
-        let manager = survey.manager()?;
+        let manager = survey.keeper(survey.choice(launch.manager))?;
         manager.preview(&launch.request(manager).await?)?;
         if options.dry_run {
             output::say(format!("stop {name}"));
         } else {
-            stop::stop_one(&mut survey, &paths, &name, false).await?;
+            stop::stop_one(&survey, &paths, &name, false).await?;
         }
     }
     if options.dry_run {
-        let manager = survey.manager()?;
+        let manager = survey.keeper(survey.choice(launch.manager))?;
         let request = launch.request(manager).await?;
         output::say(manager.preview(&request)?);
         return Ok(Exit::Ok);
@@ -204,17 +243,39 @@ pub(super) async fn debugging(socket: &Path, context: &Context) -> Result<&'stat
     }
 }
 
-/// Removes what bridges that are gone have left, and says so.
-pub(super) fn clean_up(paths: &Paths) -> Result<(), Error> {
-    for name in lock::names(paths) {
+/// Removes what bridges that are gone have left, and says so; those that run by what is known keep all.
+pub(super) fn clean_up(paths: &Paths, runs: impl Fn(&Name) -> bool) -> Result<(), Error> {
+    let supervisors = Supervisors::of(paths);
+    let mut names = [lock::names(paths), paths.names_of_pid_files()].concat();
+    names.sort();
+    names.dedup();
+    for name in names.into_iter().filter(|name| !runs(name)) {
+        if supervisors.keeps(&name)? {
+            continue;
+        }
         let instance = Instance::new(name, None, paths.clone())?;
+        let folder = instance.runtime_dir();
+        let mut removed = supervisors.clear(instance.name())?;
         if lock::clean_up(&instance)? {
-            output::note(format!(
-                "removed what {} had left: {}",
-                instance.name(),
-                instance.runtime_dir().display()
-            ));
+            removed.push(folder);
+        }
+        let removed: Vec<_> = removed.iter().map(|path| path.display().to_string()).collect();
+        if !removed.is_empty() {
+            output::note(format!("removed what {} had left: {}", instance.name(), removed.join(", ")));
         }
     }
     Ok(())
+}
+
+/// Checks that what runs is kept by the manager that was asked for, if any was.
+fn keeps(known: &Known, asked: Option<Manager>) -> Result<(), Error> {
+    let (Some(asked), Some(managed)) = (asked, &known.managed) else { return Ok(()) };
+    if managed.manager == asked {
+        return Ok(());
+    }
+    let (name, other) = (&known.name, managed.manager.as_str());
+    let what = format!("the bridge `{name}` runs already, kept by {other} ({})", managed.unit);
+    Err(Error::new(Exit::Failed, what).hint(format!(
+        "stop it there first: foxxy-bridge server stop {name}; --force does both"
+    )))
 }

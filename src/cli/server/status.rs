@@ -13,7 +13,7 @@ use crate::cli::error::{AS_ROOT, Error, Exit};
 use crate::cli::output::{self, BAD, DOUBTFUL, FAINT, GOOD, STRONG};
 use crate::cli::table;
 use crate::control::client::{self, AskError};
-use crate::control::{Status, UpstreamState, UpstreamStatus};
+use crate::control::{Manager, Status, UpstreamState, UpstreamStatus};
 use crate::host::log::Level;
 use crate::instance::{Name, Paths, Scope};
 use crate::manager::{Drift, Enablement};
@@ -171,7 +171,9 @@ fn when(enabled: Enablement, name: &str) -> String {
 
 impl UnitFiles {
     async fn look_up(survey: &Survey, known: &Known) -> Result<Self, Error> {
-        let (Ok(manager), Some(_)) = (&survey.manager, &known.managed) else { return Ok(Self::default()) };
+        let (Ok(manager), Manager::Systemd, Some(_)) = (&survey.systemd, known.manager(), &known.managed) else {
+            return Ok(Self::default());
+        };
         let enabled = Some(manager.enablement(&known.name).await?);
         Ok(Self { enabled, drift: manager.drift(&known.name).await? })
     }
@@ -205,8 +207,12 @@ fn render(
     };
     line("Status", health);
     line("PID", status.pid.to_string());
-    let unit = status.unit.as_ref().map(|unit| format!(" ({unit})")).unwrap_or_default();
-    line("Manager", format!("{}{unit}", status.manager.as_str()));
+    let keeper = match &known.managed {
+        Some(managed) if managed.manager == Manager::Pidfile => Some(output::short_path(managed.unit.as_ref())),
+        _ => status.unit.clone(),
+    };
+    let keeper = keeper.map(|keeper| format!(" ({keeper})")).unwrap_or_default();
+    line("Manager", format!("{}{keeper}", status.manager.as_str()));
     if let Some(enabled) = files.enabled {
         line("Starts", when(enabled, &status.name));
     }

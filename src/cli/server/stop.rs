@@ -1,17 +1,18 @@
 //! `server stop`.
 
 use std::io::IsTerminal as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 
 use super::survey::{Known, Survey};
 use super::{Context, Outcomes, Targets};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client;
+use crate::host;
+use crate::host::process::Process;
 use crate::instance::{Instance, Name, Paths, lock};
 use crate::manager::{ServiceManager, Stopped};
 
@@ -20,6 +21,9 @@ const SILENT: Duration = Duration::from_secs(1);
 
 /// How long a bridge may take to stop, beyond what its unit allows itself.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long one may take whose supervisor was killed.
+const ORPHANS_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -31,10 +35,15 @@ pub(crate) struct Options {
 }
 
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
-    let (paths, mut survey, names) = options.targets.find(context).await?;
+    let (paths, survey, names) = options.targets.find(context).await?;
+    if options.targets.is_open() && host::unit::own().is_some() && survey.of_own_unit().is_none() {
+        // This is how a unit ends whose bridge has ended before. What runs elsewhere is none of its business.
+        output::note("nothing of this unit is running");
+        return Ok(Exit::Ok);
+    }
     let mut outcomes = Outcomes::of(&names, "stopped");
     for name in names {
-        let stopped = stop_one(&mut survey, &paths, &name, options.force).await;
+        let stopped = stop_one(&survey, &paths, &name, options.force).await;
         outcomes.add(stopped.and_then(|stopped| tell(stopped, &survey, &name, options.targets.all)))?;
     }
     outcomes.end()
@@ -54,15 +63,21 @@ fn tell(stopped: Stopped, survey: &Survey, name: &Name, all: bool) -> Result<(),
 
 /// Stops one, under whatever keeps it, and removes what it leaves.
 pub(super) async fn stop_one(
-    survey: &mut Survey,
+    survey: &Survey,
     paths: &Paths,
     name: &Name,
     force: bool,
 ) -> Result<Stopped, Error> {
     let stopped = match survey.get(name) {
         None => return Ok(Stopped::NotRunning),
-        Some(known) if known.managed.is_some() => stop_managed(survey.manager()?, name, force).await?,
-        Some(known) => stop_foreground(known, paths, force).await?,
+        Some(known) => match &known.managed {
+            Some(managed) => {
+                let orphan = known.is_orphan();
+                let stopped = stop_managed(survey.keeper(managed.manager)?, name, force).await?;
+                if orphan { stop_foreground(known, paths, force).await? } else { stopped }
+            }
+            None => stop_foreground(known, paths, force).await?,
+        },
     };
     let instance = Instance::new(name.clone(), None, paths.clone())?;
     lock::clean_up(&instance)?;
@@ -91,34 +106,24 @@ async fn stop_foreground(known: &Known, paths: &Paths, force: bool) -> Result<St
     let listening = client::peer(&paths.control_socket(name)).await;
     let Ok(pid) = listening else { return Ok(Stopped::NotRunning) };
     let what = || format!("the bridge `{name}` (PID {pid}) cannot be stopped");
-    let failed = |error: rustix::io::Errno| Error::new(Exit::Failed, what()).because(error.to_string());
-    // From here on the descriptor means this process, whatever becomes of its number.
-    let process = pidfd_open(pid, PidfdFlags::empty()).map_err(failed)?;
+    let failed = |error: std::io::Error| Error::new(Exit::Failed, what()).because(error.to_string());
+    // From here on it means this process, whatever becomes of its number.
+    let process = Process::open(pid).map_err(failed)?;
     if client::peer(&paths.control_socket(name)).await.ok() != Some(pid) {
         return Ok(Stopped::NotRunning);
     }
     let signals = if force { &[Signal::KILL][..] } else { &[Signal::TERM, Signal::KILL] };
     for signal in signals {
-        pidfd_send_signal(&process, *signal).map_err(failed)?;
-        let patience = if *signal == Signal::TERM { PATIENCE } else { Duration::from_secs(5) };
-        if ended(&process, patience).map_err(failed)? {
+        process.signal(*signal).map_err(failed)?;
+        let patience = match *signal {
+            // It has been told to end already, by the end of its supervisor.
+            Signal::TERM if known.is_orphan() => ORPHANS_PATIENCE,
+            Signal::TERM => PATIENCE,
+            _ => Duration::from_secs(5),
+        };
+        if process.wait(patience).map_err(failed)? {
             return Ok(if *signal == Signal::TERM { Stopped::Clean } else { Stopped::Killed });
         }
     }
     Err(Error::new(Exit::Failed, what()).because(format!("process {pid} lives on after SIGKILL")))
-}
-
-/// Waits for the end of a process.
-fn ended(process: &impl std::os::fd::AsFd, patience: Duration) -> rustix::io::Result<bool> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) if left.is_zero() => return Ok(false),
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => return Ok(true),
-            Err(error) => return Err(error),
-        }
-    }
 }

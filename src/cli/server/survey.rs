@@ -12,8 +12,10 @@ use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::control::client::{self, AskError};
 use crate::control::{BridgeState, Manager, Status};
+use crate::host;
 use crate::instance::lock::{self, Holder};
 use crate::instance::{Instance, Name, Paths};
+use crate::manager::pidfile::Supervisors;
 use crate::manager::{self, Enablement, Managed, ServiceManager, State};
 
 /// How long it may take to find out whether a bridge that says nothing runs; the kernel knows at once.
@@ -66,18 +68,29 @@ impl Known {
     }
 
     /// What keeps it running.
-    pub(super) fn manager(&self) -> &'static str {
+    pub(super) fn manager(&self) -> Manager {
         match (&self.managed, &self.status) {
             (Some(managed), _) => managed.manager,
-            (None, Ok(status)) => status.manager.as_str(),
-            (None, Err(_)) => Manager::Foreground.as_str(),
+            (None, Ok(status)) => status.manager,
+            (None, Err(_)) => Manager::Foreground,
         }
     }
 
     /// The unit that runs it, by its manager's word or its own.
     pub(super) fn unit(&self) -> Option<&str> {
         let said = || self.status.as_ref().ok()?.unit.as_deref();
-        self.managed.as_ref().map(|managed| managed.unit.as_str()).or_else(said)
+        match &self.managed {
+            Some(managed) if managed.manager == Manager::Systemd => Some(&managed.unit),
+            Some(managed) => managed.own_unit.as_deref(),
+            None => said(),
+        }
+    }
+
+    /// Whether it is what a supervisor has left that was killed: it is about to end, or hangs.
+    pub(super) fn is_orphan(&self) -> bool {
+        let was_supervised = self.manager() == Manager::Pidfile;
+        let is_kept = self.managed.as_ref().is_some_and(|managed| managed.state != State::Failed);
+        was_supervised && !is_kept && self.holder.is_some()
     }
 
     /// Its config, or where the default config would be; `None` when only another user's process names one, which may
@@ -96,22 +109,24 @@ impl Known {
     }
 }
 
-/// All bridges of one scope, and the manager that keeps them, where there is one.
+/// All bridges of one scope, and what keeps them.
 pub(in crate::cli) struct Survey<M = Box<dyn ServiceManager>> {
     /// By name.
     pub(in crate::cli) known: Vec<Known>,
     /// Names that have a folder and no bridge: what one that was killed has left.
     pub(in crate::cli) leftovers: Vec<Name>,
-    /// The manager, or why there is none.
-    pub(in crate::cli) manager: Result<M, manager::Error>,
+    /// systemd, or why it cannot be asked.
+    pub(in crate::cli) systemd: Result<M, manager::Error>,
+    /// What keeps bridges without it.
+    pub(in crate::cli) supervisors: Supervisors,
 }
 
 impl<M: Deref<Target: ServiceManager>> Survey<M> {
-    /// Reaches the manager and asks it and every bridge that has a folder, at the same time. Of a bridge that answers no
-    /// more is asked.
+    /// Reaches systemd and asks it and every bridge that has a folder, at the same time. Of a bridge that answers no more
+    /// is asked.
     ///
     /// # Errors
-    /// When a manager that was reached does not tell.
+    /// When a systemd that was reached does not tell.
     pub(in crate::cli) async fn with(
         reach: impl Future<Output = Result<M, manager::Error>>,
         paths: &Paths,
@@ -119,7 +134,16 @@ impl<M: Deref<Target: ServiceManager>> Survey<M> {
         let mut names = lock::names(paths);
         let with_folder = join_all(names.iter().map(|name| ask(paths, name)));
         let (kept, mut answers) = tokio::join!(kept(reach), with_folder);
-        let (manager, mut managed) = kept?;
+        let (systemd, mut managed) = kept?;
+        let supervisors = Supervisors::of(paths);
+        for supervised in supervisors.list().await? {
+            // What has failed under one manager may run under the other by now.
+            match managed.iter_mut().find(|other| other.name == supervised.name) {
+                Some(other) if supervised.state != State::Failed => *other = supervised,
+                Some(_) => {}
+                None => managed.push(supervised),
+            }
+        }
         let others: Vec<Name> = managed
             .iter()
             .map(|managed| &managed.name)
@@ -133,9 +157,8 @@ impl<M: Deref<Target: ServiceManager>> Survey<M> {
         for (name, (mut holder, mut status)) in names.into_iter().zip(answers) {
             let mut managed =
                 managed.iter().position(|managed| managed.name == name).map(|at| managed.swap_remove(at));
-            if let (Some(State::Running), Ok(manager)) =
-                (managed.as_ref().map(|managed| &managed.state), &manager)
-            {
+            let by_systemd = managed.as_ref().filter(|managed| managed.manager == Manager::Systemd);
+            if let (Some(State::Running), Ok(manager)) = (by_systemd.map(|managed| &managed.state), &systemd) {
                 let silent = status.is_err();
                 // It serves by its manager's word, and did not answer: it may have begun to in between.
                 if matches!(status, Err(AskError::NotRunning { .. })) {
@@ -160,7 +183,7 @@ impl<M: Deref<Target: ServiceManager>> Survey<M> {
         known.sort_by(|a, b| a.name.cmp(&b.name));
         // One that ended meanwhile has taken its folder along.
         leftovers.retain(|name| paths.runtime_dir(name).exists());
-        Ok(Self { known, leftovers, manager })
+        Ok(Self { known, leftovers, systemd, supervisors })
     }
 }
 
@@ -172,7 +195,7 @@ impl Survey {
 
     /// Asks the manager for what it has not told of those that answer for themselves.
     pub(super) async fn complete(&mut self) -> Result<(), Error> {
-        let Ok(manager) = &self.manager else { return Ok(()) };
+        let Ok(manager) = &self.systemd else { return Ok(()) };
         let short = self
             .known
             .iter_mut()
@@ -198,7 +221,7 @@ impl Survey {
         paths: &Paths,
         name: &Name,
     ) -> Result<Option<(Enablement, PathBuf)>, Error> {
-        let Ok(manager) = &self.manager else { return Ok(None) };
+        let Ok(manager) = &self.systemd else { return Ok(None) };
         let enablement = manager.enablement(name).await?;
         if enablement == Enablement::No {
             return Ok(None);
@@ -208,7 +231,7 @@ impl Survey {
 
     /// The bridges that are enabled and do not run, and their configs.
     pub(super) async fn stopped(&self, paths: &Paths) -> Result<Vec<(Name, PathBuf)>, Error> {
-        let Ok(manager) = &self.manager else { return Ok(Vec::new()) };
+        let Ok(manager) = &self.systemd else { return Ok(Vec::new()) };
         let mut stopped = Vec::new();
         for (name, _) in manager.enabled().await? {
             if self.get(&name).is_none() {
@@ -219,9 +242,9 @@ impl Survey {
         Ok(stopped)
     }
 
-    /// Why it is not known what the service manager keeps. Where none has ever run, it keeps nothing.
+    /// Why it is not known what systemd keeps. Where it has never run, it keeps nothing.
     pub(super) fn blind(&self) -> Option<&manager::Error> {
-        self.manager.as_ref().err().filter(|error| !matches!(error, manager::Error::NotBooted { .. }))
+        self.systemd.as_ref().err().filter(|error| !matches!(error, manager::Error::NotBooted { .. }))
     }
 
     /// Says that no bridge is running, if that is known.
@@ -233,17 +256,37 @@ impl Survey {
         Ok(())
     }
 
-    /// The manager, or the error that there is none.
-    pub(super) fn manager(&mut self) -> Result<&dyn ServiceManager, Error> {
-        if self.manager.is_err() {
-            let gone = manager::Error::NotBooted { wsl: false };
-            if let Err(error) = std::mem::replace(&mut self.manager, Err(gone)) {
-                return Err(error.into());
-            }
+    /// systemd, or the error that it cannot be asked.
+    pub(super) fn systemd(&self) -> Result<&dyn ServiceManager, Error> {
+        Ok(self.systemd.as_ref()?.as_ref())
+    }
+
+    /// What keeps a bridge, or would.
+    pub(super) fn keeper(&self, kind: Manager) -> Result<&dyn ServiceManager, Error> {
+        match kind {
+            Manager::Pidfile => Ok(&self.supervisors),
+            Manager::Systemd | Manager::Foreground => self.systemd(),
         }
-        match &self.manager {
-            Ok(manager) => Ok(manager.as_ref()),
-            Err(_) => unreachable!("it was looked at"),
+    }
+
+    /// Which manager keeps what is started now: the one that is asked for, else systemd where it can be asked. That this
+    /// is not so is told, unless it does not run here at all.
+    pub(super) fn choice(&self, asked: Option<Manager>) -> Manager {
+        if let Some(asked) = asked {
+            return asked;
+        }
+        // There somebody keeps it already, and waits for it to be of one piece.
+        if host::unit::own().is_some() || host::machine::is_first_process() {
+            return Manager::Pidfile;
+        }
+        match self.blind() {
+            None if self.systemd.is_ok() => Manager::Systemd,
+            None => Manager::Pidfile,
+            Some(error) => {
+                let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                output::warn(format!("{error}: a PID file is used instead{hint}"));
+                Manager::Pidfile
+            }
         }
     }
 
@@ -270,6 +313,9 @@ impl Survey {
 
     /// The bridge that a command without a name means: the config's own, else the only one that runs.
     pub(super) fn meant(&self, context: &Context, paths: &Paths) -> Result<Name, Error> {
+        if let Some(name) = self.of_own_unit() {
+            return Ok(name);
+        }
         let own = context.instance(paths, None)?;
         let identity = own.identity();
         if let Some(known) = self.known.iter().find(|known| known.config().as_ref() == Some(&identity)) {
@@ -287,6 +333,15 @@ impl Survey {
                 Err(Error::new(Exit::Failed, what).hint(format!("name one: {}", names.join(", "))))
             }
         }
+    }
+
+    /// The bridge of the unit that this command is a part of.
+    pub(super) fn of_own_unit(&self) -> Option<Name> {
+        let unit = host::unit::own()?;
+        let is_its = |known: &&Known| {
+            known.managed.as_ref().is_some_and(|managed| managed.own_unit.as_ref() == Some(&unit))
+        };
+        self.known.iter().find(is_its).map(|known| known.name.clone())
     }
 
     /// That there is no such bridge, and which there are.

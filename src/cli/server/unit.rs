@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::config::{self, CpuQuota, Daemon, MemoryLimit};
 use crate::host;
-use crate::instance::{Instance, Name, Paths, Scope, environment};
+use crate::control::Manager;
+use crate::instance::{self, Instance, Name, Paths, Scope, environment};
 use crate::manager::{
     ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, ServiceManager, UnitSpec,
 };
@@ -48,7 +49,13 @@ pub(in crate::cli) async fn spec(
     manager: &dyn ServiceManager,
 ) -> Result<UnitSpec, Error> {
     let mut program = vec![text(&std::env::current_exe()?)?];
-    let untold = untold(instance.scope(), manager).await?;
+    let supervised = manager.kind() == Manager::Pidfile;
+    let untold = if supervised {
+        // It inherits what this process has.
+        vec![Paths::from_env(instance.scope(), None, instance::process_env)?]
+    } else {
+        untold(instance.scope(), manager).await?
+    };
     if untold.iter().any(|paths| paths.config_dir() != instance.paths().config_dir()) {
         program.extend(["--config-dir".to_owned(), text(instance.paths().config_dir())?]);
     }
@@ -77,18 +84,27 @@ pub(in crate::cli) async fn spec(
     let base = instance.config().and_then(Path::parent).unwrap_or(Path::new("/"));
     let home = std::env::home_dir();
     let resolved = |path: &config::Text| config::resolve_path(path.as_str(), base, home.as_deref());
-    let mut environment_files = vec![instance.environment_file()];
-    environment_files.extend(daemon.environment_file.as_ref().map(resolved));
+    let mut environment_files: Vec<_> = daemon.environment_file.as_ref().map(resolved).into_iter().collect();
     // npx, uvx and their like are often where only the caller's PATH leads, as with nvm.
     let path = std::env::var_os("PATH").as_deref().and_then(OsStr::to_str).map(str::to_owned);
     let mut environment: BTreeMap<_, _> = path.map(|path| ("PATH".to_owned(), path)).into_iter().collect();
-    environment.extend(folders(instance.paths(), &untold)?);
+    if supervised {
+        // Nobody but this user can read what its supervisor knows.
+        let set = daemon.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
+        environment.extend(set);
+    } else {
+        environment_files.insert(0, instance.environment_file());
+        environment.extend(folders(instance.paths(), &untold)?);
+    }
     Ok(UnitSpec {
+        config: instance.identity(),
+        pid_file: daemon.pid_file.as_ref().map(resolved),
+        log_file: daemon.log_file.as_ref().map(resolved),
         description: format!("foxxy-bridge {name} ({shown})"),
         environment,
         environment_files,
         credentials: daemon.credentials.iter().map(|(id, path)| (id.clone(), resolved(path))).collect(),
-        account: account(daemon, scope),
+        account: account(daemon, scope, supervised),
         writable: match scope {
             Scope::User => home
                 .clone()
@@ -169,6 +185,11 @@ fn standard(name: &str, program: Vec<String>, exec: Vec<String>, daemon: &Daemon
         start_timeout: super::start::TIMEOUT,
         stop_timeout: daemon.stop_timeout,
         watchdog: Some(daemon.watchdog).filter(|patience| !patience.is_zero()),
+        config: PathBuf::new(),
+        pid_file: None,
+        log_file: None,
+        log_size: daemon.log.max_size.0,
+        log_keep: daemon.log.keep,
     }
 }
 
@@ -182,10 +203,12 @@ pub(in crate::cli) fn sandbox(daemon: &Daemon) -> Sandbox {
 }
 
 /// Whom an instance runs as: whom its config names, else the account that a package has made for the machine's bridges.
-fn account(daemon: &Daemon, scope: Scope) -> Account {
+fn account(daemon: &Daemon, scope: Scope, supervised: bool) -> Account {
     let name = |text: &Option<config::Text>| text.as_ref().map(|text| text.as_str().to_owned());
     let (user, group) = (name(&daemon.user), name(&daemon.group));
     match scope {
+        // A user's systemd cannot; who keeps one with a PID file may be that user, or is told.
+        Scope::User if supervised && (user.is_some() || group.is_some()) => Account::Named { user, group },
         Scope::User => Account::Managers,
         Scope::System if user.as_deref() == Some(OWN_ACCOUNT) && group.is_none() => Account::Own,
         Scope::System if user.is_some() || group.is_some() => Account::Named { user, group },
@@ -201,7 +224,8 @@ const MAKE_ACCOUNT: &str =
 /// Says, once, that a bridge of the machine runs as root for want of an account, which nobody has asked for.
 pub(super) fn tell_of_root(spec: &UnitSpec, scope: Scope) {
     static TOLD: Once = Once::new();
-    if scope == Scope::System && spec.account == Account::Managers {
+    // In a container that is nothing special.
+    if scope == Scope::System && spec.account == Account::Managers && !host::machine::is_container() {
         TOLD.call_once(|| {
             output::warn(format!(
                 "{} runs as root: there is no account {OWN_ACCOUNT}; `systemd-sysusers` makes it, or: {MAKE_ACCOUNT}",

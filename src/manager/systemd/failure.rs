@@ -1,6 +1,7 @@
 //! Why a bridge does not run, in words a tired admin understands.
 
 use super::state::{JobResult, LoadState, ServiceResult, UnitState};
+use crate::manager::exit::{explain_code, signal_name};
 
 /// `CLD_EXITED`: the main process ended by itself.
 const EXITED: i32 = 1;
@@ -68,12 +69,9 @@ fn gone(unit: &UnitState) -> String {
 fn explain_exit(status: i32, argv: &[String]) -> String {
     let program = argv.first().map_or("the program", String::as_str);
     match (status, exec_step(status)) {
-        (2, _) => "it did not understand its command line (exit code 2)".into(),
-        (77, _) => "its user may not do what it must, such as read its config (exit code 77)".into(),
-        (78, _) => "its config is not valid (exit code 78)".into(),
         (203, _) => format!("{program} cannot be executed (203/EXEC)"),
         (_, Some((name, what))) => format!("systemd could not {what} for it ({status}/{name})"),
-        (_, None) => format!("it ended with exit code {status}"),
+        (_, None) => explain_code(status),
     }
 }
 
@@ -116,27 +114,6 @@ fn exec_step(status: i32) -> Option<(&'static str, &'static str)> {
         244 => ("BPF", "apply the BPF restrictions"),
         _ => return None,
     })
-}
-
-fn signal_name(number: i32) -> String {
-    let name = match number {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        11 => "SIGSEGV",
-        13 => "SIGPIPE",
-        15 => "SIGTERM",
-        24 => "SIGXCPU",
-        25 => "SIGXFSZ",
-        31 => "SIGSYS",
-        _ => return format!("signal {number}"),
-    };
-    name.to_owned()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use zbus_systemd::systemd1::{ServiceProxy, UnitProxy};
 
 use super::state::{ActiveState, LoadState, UnitState};
 use super::{Systemd, is_systemd_error};
+use crate::control::Manager;
 use crate::instance::Name;
 use crate::manager::{Error, Managed, State};
 
@@ -136,7 +137,7 @@ fn bare(name: Name, unit: String, state: State) -> Managed {
     Managed {
         transient: false,
         name,
-        manager: "systemd",
+        manager: Manager::Systemd,
         unit,
         pid: None,
         state,
@@ -147,6 +148,7 @@ fn bare(name: Name, unit: String, state: State) -> Managed {
         status_text: None,
         failure: None,
         fragment: None,
+        own_unit: None,
     }
 }
 

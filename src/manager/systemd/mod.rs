@@ -39,6 +39,7 @@ use super::{
     Drift, EnableRequest, Enablement, Error, LogQuery, LogStream, Managed, Plan, Restarted, ServiceManager,
     StartRequest, Started, Stopped, UnitSpec,
 };
+use crate::control::Manager;
 use crate::instance::{Name, Scope};
 
 /// A systemd that we can talk to.
@@ -112,12 +113,26 @@ impl Systemd {
 }
 
 impl ServiceManager for Systemd {
+    fn kind(&self) -> Manager {
+        Manager::Systemd
+    }
+
     fn describe(&self) -> String {
         format!("systemd {} ({})", self.version.0, self.scope)
     }
 
     fn environment(&self) -> BoxFuture<'_, Result<BTreeMap<String, String>, Error>> {
         self.variables().boxed()
+    }
+
+    fn unheeded(&self, spec: &UnitSpec) -> Vec<String> {
+        let files = [("pid_file", spec.pid_file.is_some()), ("log_file", spec.log_file.is_some())];
+        let files = files.into_iter().filter(|(_, set)| *set);
+        files.map(|(key, _)| format!("bridge.daemon.{key} is for where there is no systemd: it has no PID files, and the journal")).collect()
+    }
+
+    fn prepare(&self, _: &StartRequest) -> Result<(), Error> {
+        Ok(())
     }
 
     fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Started, Error>> {

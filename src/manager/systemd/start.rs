@@ -235,13 +235,12 @@ impl Systemd {
         Error::DidNotStart(Box::new(StartFailure {
             name: name.clone(),
             verb,
-            unit: unit.to_owned(),
-            scope: self.scope,
             reason,
             exit_code: failure::own_exit_code(&state),
             status_text: Some(state.status_text.clone()).filter(|text| !text.is_empty()),
             log: journal::last_words(&state, self.scope, LAST_WORDS).await,
-            retrying: verb == "restart" && state.active == ActiveState::Activating,
+            retrying: (verb == "restart" && state.active == ActiveState::Activating).then_some("systemd"),
+            whole_log: format!("journalctl {} {unit}", self.scope.journal_flag()),
         }))
     }
 }

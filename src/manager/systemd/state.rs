@@ -9,6 +9,7 @@ use zbus::proxy::CacheProperties;
 use zbus_systemd::systemd1::{ServiceProxy, UnitProxy};
 
 use super::failure;
+use crate::control::Manager;
 use crate::instance::{Name, Paths, Scope};
 use crate::manager::{Managed, State};
 
@@ -231,7 +232,7 @@ impl UnitState {
         let config = config_argument(&self.argv, &name);
         Managed {
             name,
-            manager: "systemd",
+            manager: Manager::Systemd,
             unit,
             pid: (self.main_pid != 0).then_some(self.main_pid),
             state,
@@ -243,6 +244,7 @@ impl UnitState {
             failure,
             transient: self.transient,
             fragment: (!self.fragment_path.is_empty()).then(|| PathBuf::from(self.fragment_path)),
+            own_unit: None,
         }
     }
 }

@@ -156,7 +156,7 @@ impl Systemd {
 
     async fn not_stopped(&self, name: &Name, unit: &str, after: Duration) -> Error {
         let pids = self.processes(unit).await;
-        Error::DidNotStop { name: name.clone(), unit: unit.to_owned(), scope: self.scope, after, pids }
+        Error::DidNotStop { name: name.clone(), after, pids }
     }
 
     /// The processes in a unit's cgroup; none when the unit is gone, for systemd keeps one that has any.

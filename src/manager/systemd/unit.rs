@@ -15,15 +15,11 @@ use sha2::{Digest as _, Sha256};
 use self::sandbox::Directive;
 use super::features::{Feature, Version};
 use crate::instance::{Name, Scope};
-use crate::manager::{ANY_INSTANCE, Account, Error, Limits, Memory, OWN_ACCOUNT, UnitSpec};
+use crate::manager::{ANY_INSTANCE, Account, Error, Limits, Memory, OWN_ACCOUNT, UnitSpec, exit};
 
 pub(super) use drop_in::UnitText;
 pub(super) use file::{DROP_IN, drop_in, is_ours, service_file, socket_file};
 pub(super) use properties::{directive_properties, transient_properties};
-
-/// Exit codes after which another try cannot help: bad usage (2), what the bridge's user may not do (77, `EX_NOPERM`),
-/// and a bad config (78, `EX_CONFIG`).
-const HOPELESS_EXITS: [i32; 3] = [2, 77, 78];
 
 /// Messages within [`LOG_INTERVAL`] before journald drops some: twice its default, for upstreams that talk a lot.
 const LOG_BURST: u32 = 20_000;
@@ -130,7 +126,7 @@ impl Settings {
             restart_delay: micros(restart.delay),
             restart_steps: grows.map(|_| restart.attempts.unwrap_or(RESTART_STEPS).clamp(1, RESTART_STEPS)),
             restart_max_delay: grows.map(micros),
-            hopeless_exits: HOPELESS_EXITS,
+            hopeless_exits: exit::HOPELESS,
             kept_sockets: KEPT_SOCKETS,
             environment,
             environment_files: spec

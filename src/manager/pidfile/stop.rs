@@ -1,0 +1,210 @@
+//! Stopping, until no process is left; and restarting, which the supervisor does.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::list::{Found, Supervisor};
+use super::order::Revision;
+use super::pid_file;
+use super::record::Ended;
+use super::state::Phase;
+use super::{NOTIFY, REVISION, STATE, Supervisors};
+use crate::host::process::{self, Process};
+use crate::instance::Name;
+use crate::manager::{
+    Error, Managed, Restarted, Run, StartFailure, StartRequest, Started, State, Stopped, UnitSpec,
+};
+
+/// How long a supervisor may take that has been told to kill everything at once.
+const AT_ONCE: Duration = Duration::from_secs(15);
+/// How long the kernel may take to end what is killed.
+const KILLING: Duration = Duration::from_secs(10);
+/// Between two looks at what cannot be waited for.
+const GLANCE: Duration = Duration::from_millis(25);
+
+impl Supervisors {
+    /// Stops an instance; it takes `timeout` beyond its own time before everything is killed.
+    pub(super) async fn stop_instance(
+        &self,
+        name: &Name,
+        force: bool,
+        timeout: Duration,
+    ) -> Result<Stopped, Error> {
+        let found = self.look_up(name)?;
+        let Some(supervisor) = &found.supervisor else {
+            let failed = found.managed(name).is_some();
+            self.clear(name)?;
+            return Ok(if failed { Stopped::GivenUp } else { Stopped::NotRunning });
+        };
+        let failed = |error| signal_error(name, supervisor, error);
+        let Some(process) = supervisor.process().map_err(failed)? else { return Ok(Stopped::NotRunning) };
+        process.signal(if force { Signal::QUIT } else { Signal::TERM }).map_err(failed)?;
+        // One that was halted would not hear it.
+        process.signal(Signal::CONT).map_err(failed)?;
+        let patience = if force { AT_ONCE } else { found.stop_timeout() + timeout };
+        let ended = timeout_at(Instant::now() + patience, process.ended()).await;
+        let killed = match ended {
+            Ok(ended) => {
+                ended.map_err(failed)?;
+                force || supervisor.ended() == Some(Ended::Killed)
+            }
+            Err(_) => {
+                kill_all(name, supervisor, patience).await?;
+                true
+            }
+        };
+        self.clear(name)?;
+        Ok(if killed { Stopped::Killed } else { Stopped::Clean })
+    }
+
+    /// Has the supervisor restart the bridge, by settings that may be others; where those cannot be put in force in a
+    /// supervisor that lives, another takes its place.
+    pub(super) async fn restart_instance(
+        &self,
+        name: &Name,
+        spec: &UnitSpec,
+        timeout: Duration,
+    ) -> Result<Restarted, Error> {
+        let found = self.look_up(name)?;
+        let (Some(supervisor), Some(state)) = (&found.supervisor, found.current()) else {
+            return Err(Error::NotRunning { name: name.clone() });
+        };
+        let timeout = timeout + state.stop_timeout;
+        let spec = UnitSpec { exec: state.argv.clone(), ..spec.clone() };
+        let order = self.order(name, &spec, spec.start_timeout)?;
+        if !state.adaptable || state.digest != order.digest {
+            self.stop_instance(name, false, timeout).await?;
+            let request =
+                StartRequest { name: name.clone(), run: Run::Transient(Box::new(spec)), timeout, wait: true };
+            self.make_folders(&request)?;
+            return match self.start_instance(&request).await? {
+                Started::Running(managed) | Started::AlreadyRunning(managed) => {
+                    Ok(Restarted { managed, outdated: false })
+                }
+                Started::Queued { .. } => Err(Error::NotRunning { name: name.clone() }),
+            };
+        }
+        let revision = self.paths.runtime_dir(name).join(REVISION);
+        Revision { settings: order.settings, digest: order.digest }
+            .write(&revision)
+            .map_err(|source| Error::File { action: format!("write {}", revision.display()), source })?;
+        let (before, since) = (state.bridge, state.since);
+        let failed = |error| signal_error(name, supervisor, error);
+        let Some(process) = supervisor.process().map_err(failed)? else {
+            return Err(Error::NotRunning { name: name.clone() });
+        };
+        process.signal(Signal::USR2).map_err(failed)?;
+        process.signal(Signal::CONT).map_err(failed)?;
+        let managed = self.restarted(name, before, since, timeout).await?;
+        Ok(Restarted { managed, outdated: false })
+    }
+
+    /// Waits until another run of the bridge serves than the one before.
+    async fn restarted(
+        &self,
+        name: &Name,
+        before: Option<u32>,
+        since: u64,
+        timeout: Duration,
+    ) -> Result<Managed, Error> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let found = self.look_up(name)?;
+            let managed = found.managed(name);
+            match (&managed, &found.state) {
+                (Some(managed), Some(state))
+                    if managed.state == State::Running && state.bridge != before && state.since != since =>
+                {
+                    return Ok(managed.clone());
+                }
+                (Some(Managed { state: State::Running | State::Starting | State::Stopping, .. }), _)
+                    if Instant::now() < deadline => {}
+                // It was about to be started again when it was told to.
+                (Some(Managed { state: State::Restarting, .. }), Some(state)) if state.since == since => {}
+                _ => return Err(self.did_not_restart(name, &found, timeout)),
+            }
+            sleep(GLANCE).await;
+        }
+    }
+
+    fn did_not_restart(&self, name: &Name, found: &Found, timeout: Duration) -> Error {
+        let state = found.state.as_ref();
+        let late = || format!("it did not report within {} s that it is ready", timeout.as_secs());
+        Error::DidNotStart(Box::new(StartFailure {
+            name: name.clone(),
+            verb: "restart",
+            reason: state.and_then(|state| state.failure.clone()).unwrap_or_else(late),
+            exit_code: state.and_then(|state| state.exit_code),
+            status_text: state.and_then(|state| state.status_text.clone()),
+            log: self.last_words(name, found),
+            retrying: state.is_some_and(|state| state.phase == Phase::Restarting).then_some("its supervisor"),
+            whole_log: super::start::whole_log(name),
+        }))
+    }
+
+    /// Removes what a supervisor that is gone has left of an instance, and tells what that was.
+    ///
+    /// # Errors
+    /// From the system, with the file's name.
+    pub fn clear(&self, name: &Name) -> Result<Vec<PathBuf>, Error> {
+        let found = self.look_up(name)?;
+        if found.supervisor.is_some() || found.stranger.is_some() {
+            return Ok(Vec::new());
+        }
+        let failed = |path: &Path| {
+            let action = format!("remove {}", path.display());
+            move |source| Error::File { action, source }
+        };
+        let mut removed = Vec::new();
+        if pid_file::remove_stale(&found.pid_file).map_err(failed(&found.pid_file))? {
+            removed.push(found.pid_file);
+        }
+        let folder = self.paths.runtime_dir(name);
+        for file in [NOTIFY, STATE, REVISION].map(|file| folder.join(file)) {
+            match std::fs::remove_file(&file) {
+                Ok(()) => removed.push(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(&file)(error)),
+            }
+        }
+        // It fails where there is more in it.
+        let _ = std::fs::remove_dir(folder);
+        Ok(removed)
+    }
+}
+
+/// Kills a supervisor that does not do what it is told, and all that is below it.
+async fn kill_all(name: &Name, supervisor: &Supervisor, after: Duration) -> Result<(), Error> {
+    let failed = |error| signal_error(name, supervisor, error);
+    let Some(process) = supervisor.process().map_err(failed)? else { return Ok(()) };
+    // Halted it starts nothing any more, and orphans still come home to it: nobody gets away.
+    process.signal(Signal::STOP).map_err(failed)?;
+    let deadline = Instant::now() + KILLING;
+    loop {
+        let left = process::living_descendants(supervisor.number());
+        if left.is_empty() || Instant::now() > deadline {
+            break;
+        }
+        for pid in left {
+            let opened = Pid::from_raw(pid.cast_signed()).and_then(|pid| Process::open(pid).ok());
+            // It may have ended, and another have its number.
+            if let Some(child) = opened.filter(|_| process::living_descendants(supervisor.number()).contains(&pid)) {
+                child.signal(Signal::KILL).map_err(failed)?;
+            }
+        }
+        sleep(GLANCE).await;
+    }
+    process.signal(Signal::KILL).map_err(failed)?;
+    match timeout_at(deadline + GLANCE, process.ended()).await {
+        Ok(ended) => ended.map_err(failed),
+        Err(_) => Err(Error::DidNotStop { name: name.clone(), after, pids: vec![supervisor.number()] }),
+    }
+}
+
+fn signal_error(name: &Name, supervisor: &Supervisor, source: io::Error) -> Error {
+    Error::File { action: format!("signal the supervisor of `{name}` (PID {})", supervisor.number()), source }
+}
