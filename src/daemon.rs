@@ -17,7 +17,7 @@ use crate::control::Manager;
 use crate::host::cgroup::Groups;
 use crate::host::log::{self, Level};
 use crate::host::signals::{Hangup, Termination};
-use crate::host::{notify, unit};
+use crate::host::{fault, notify, unit};
 use crate::http::{Guard, Order};
 use crate::instance::{Instance, Lock, LockError};
 
@@ -96,6 +96,7 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
     }
     let hangup = Hangup::listen().map_err(Error::Runtime)?;
     let _lock = lock(&instance)?;
+    fault::point("bridge:locked");
     served.warn();
     let listening = tokio::select! {
         listening = Listening::open(&host, port, supervisor.is_some()) => listening?,
@@ -105,6 +106,7 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
             return Ok(());
         }
     };
+    fault::point("bridge:listening");
     let control = doors::control(&instance)?;
     let unit = unit::own();
     let log_control = doors::log_control(&instance, unit.as_deref());
@@ -156,6 +158,7 @@ async fn serve(
 ) -> &'static str {
     let bridge = reload.bridge();
     let mut told = reload.summary();
+    fault::point("bridge:serving");
     notify::ready(&told);
     loop {
         tokio::select! {
@@ -182,6 +185,7 @@ async fn serve(
 async fn stop(bridge: &Bridge, doors: Doors, termination: &mut Termination) {
     doors.dismiss();
     notify::stopping("stopping");
+    fault::point("bridge:stopping");
     bridge.begin_stop();
     doors.shut();
     let stop_timeout = bridge.config().bridge.daemon.stop_timeout;

@@ -13,6 +13,7 @@ use super::pid_file;
 use super::record::Ended;
 use super::state::Phase;
 use super::{NOTIFY, REVISION, STATE, Supervisors};
+use crate::host::fault;
 use crate::host::process::{self, Process};
 use crate::instance::Name;
 use crate::manager::{
@@ -45,6 +46,7 @@ impl Supervisors {
         process.signal(if force { Signal::QUIT } else { Signal::TERM }).map_err(failed)?;
         // One that was halted would not hear it.
         process.signal(Signal::CONT).map_err(failed)?;
+        fault::point("stop:asked");
         let patience = if force { AT_ONCE } else { found.stop_timeout() + timeout };
         let ended = timeout_at(Instant::now() + patience, process.ended()).await;
         let killed = match ended {
