@@ -13,16 +13,16 @@ use super::units::{CpuQuota, MemoryLimit, Size, seconds};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Daemon {
-    /// Where the process id is written.
+    /// Where the process id is written, without systemd; by default in `pids` beside the config.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid_file: Option<Text>,
-    /// Where the log is written, in place of the journal.
+    /// Where the log is written, without systemd; by default in `logs` beside the config.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_file: Option<Text>,
-    /// The user to run as (system scope).
+    /// The user to run as: for root alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<Text>,
-    /// The group to run as (system scope).
+    /// The group to run as: for root alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<Text>,
     /// What keeps the bridge running; `auto` is systemd where there is one.
@@ -32,7 +32,7 @@ pub struct Daemon {
     pub scope: Option<Scope>,
     /// What happens when the bridge fails.
     pub restart: Restart,
-    /// How large log files grow.
+    /// How large log files grow, without systemd.
     pub log: LogFiles,
     /// What the bridge and its servers may use, together.
     pub limits: Limits,
@@ -105,7 +105,7 @@ pub enum Scope {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Restart {
-    /// How often it is restarted before it is given up; 0 is never.
+    /// How often in a row it is restarted before it is given up; 0 is never.
     pub attempts: u32,
     /// Seconds before the first restart.
     #[serde(with = "seconds")]

@@ -9,37 +9,30 @@ use super::model::Bridge;
 use super::problem::{Note, Report};
 use super::upstream::Upstream;
 
-/// A key path (`*` is any key), and the value that is meant where others are in force already.
-type Row = (&'static str, Option<&'static str>);
-
-/// Delete a row when its function arrives; nothing else is to be done here.
-const PENDING: &[Row] = &[
-    ("mcpServers.*.healthCheck", None),
-    ("mcpServers.*.oauth_config", None),
-    ("mcpServers.*.security", None),
-    ("mcpServers.*.tags", None),
-    ("mcpServers.*.log_level", None),
-    ("mcpServers.*.resourceNamespace", None),
-    ("bridge.oauth_port", None),
-    ("bridge.failover", None),
-    ("bridge.configReload", None),
-    ("bridge.mcp_log_level", None),
-    ("bridge.read_only_mode", None),
-    ("bridge.security", None),
-    ("bridge.allow_command_substitution", None),
-    ("bridge.allowed_commands", None),
-    ("bridge.allow_dangerous_commands", None),
-    ("bridge.daemon.pid_file", None),
-    ("bridge.daemon.log_file", None),
-    ("bridge.daemon.log", None),
-    ("bridge.daemon.manager", Some("pidfile")),
+/// Key paths; `*` is any key. Delete one when its function arrives; nothing else is to be done here.
+const PENDING: &[&str] = &[
+    "mcpServers.*.healthCheck",
+    "mcpServers.*.oauth_config",
+    "mcpServers.*.security",
+    "mcpServers.*.tags",
+    "mcpServers.*.log_level",
+    "mcpServers.*.resourceNamespace",
+    "bridge.oauth_port",
+    "bridge.failover",
+    "bridge.configReload",
+    "bridge.mcp_log_level",
+    "bridge.read_only_mode",
+    "bridge.security",
+    "bridge.allow_command_substitution",
+    "bridge.allowed_commands",
+    "bridge.allow_dangerous_commands",
 ];
 
-/// One warning for each row that the file sets to more than its default, at the first place that does.
+/// One warning for each of them that the file sets to more than its default, at the first place that does.
 pub(crate) fn warn(root: &Node, report: &mut Report) {
-    for (path, value) in PENDING {
+    for path in PENDING {
         let keys: Vec<_> = path.split('.').collect();
-        let row = Search { wanted: *value, default: default_of(&keys) };
+        let row = Search { default: default_of(&keys) };
         let mut places = Vec::new();
         row.find(root, 0, &keys, String::new(), &mut places);
         let others = places.len().saturating_sub(1);
@@ -53,7 +46,7 @@ pub(crate) fn warn(root: &Node, report: &mut Report) {
     }
 }
 
-/// The default of a row's key, where it has one.
+/// The default of a key, where it has one.
 fn default_of(keys: &[&str]) -> Option<Json> {
     let (defaults, keys) = match keys {
         ["bridge", keys @ ..] => (serde_json::to_value(Bridge::default()).ok()?, keys),
@@ -64,7 +57,6 @@ fn default_of(keys: &[&str]) -> Option<Json> {
 }
 
 struct Search {
-    wanted: Option<&'static str>,
     default: Option<Json>,
 }
 
@@ -84,10 +76,7 @@ impl Search {
     }
 
     fn is_meant(&self, node: &Node) -> bool {
-        match (&node.value, self.wanted) {
-            (Value::Text(text), Some(wanted)) => text.as_str() == wanted,
-            _ => !is_off(node) && (self.default.is_none() || to_json(node) != self.default),
-        }
+        !is_off(node) && (self.default.is_none() || to_json(node) != self.default)
     }
 }
 

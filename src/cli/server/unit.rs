@@ -104,7 +104,7 @@ pub(in crate::cli) async fn spec(
         environment,
         environment_files,
         credentials: daemon.credentials.iter().map(|(id, path)| (id.clone(), resolved(path))).collect(),
-        account: account(daemon, scope, supervised),
+        account: account(daemon, scope),
         writable: match scope {
             Scope::User => home
                 .clone()
@@ -203,12 +203,12 @@ pub(in crate::cli) fn sandbox(daemon: &Daemon) -> Sandbox {
 }
 
 /// Whom an instance runs as: whom its config names, else the account that a package has made for the machine's bridges.
-fn account(daemon: &Daemon, scope: Scope, supervised: bool) -> Account {
+fn account(daemon: &Daemon, scope: Scope) -> Account {
     let name = |text: &Option<config::Text>| text.as_ref().map(|text| text.as_str().to_owned());
     let (user, group) = (name(&daemon.user), name(&daemon.group));
     match scope {
-        // A user's systemd cannot; who keeps one with a PID file may be that user, or is told.
-        Scope::User if supervised && (user.is_some() || group.is_some()) => Account::Named { user, group },
+        // Where that is somebody else it is told that it cannot be.
+        Scope::User if user.is_some() || group.is_some() => Account::Named { user, group },
         Scope::User => Account::Managers,
         Scope::System if user.as_deref() == Some(OWN_ACCOUNT) && group.is_none() => Account::Own,
         Scope::System if user.is_some() || group.is_some() => Account::Named { user, group },

@@ -256,6 +256,7 @@ mod tests {
 
     fn query() -> LogQuery {
         LogQuery {
+            file: None,
             name: "work".parse().unwrap(),
             follow: false,
             lines: None,

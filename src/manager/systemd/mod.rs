@@ -36,7 +36,7 @@ pub use connection::Host;
 pub use features::{MINIMUM, Version};
 
 use super::{
-    Drift, EnableRequest, Enablement, Error, LogQuery, LogStream, Managed, Plan, Restarted, ServiceManager,
+    Account, Drift, EnableRequest, Enablement, Error, LogQuery, LogStream, Managed, Plan, Restarted, ServiceManager,
     StartRequest, Started, Stopped, UnitSpec,
 };
 use crate::control::Manager;
@@ -128,7 +128,14 @@ impl ServiceManager for Systemd {
     fn unheeded(&self, spec: &UnitSpec) -> Vec<String> {
         let files = [("pid_file", spec.pid_file.is_some()), ("log_file", spec.log_file.is_some())];
         let files = files.into_iter().filter(|(_, set)| *set);
-        files.map(|(key, _)| format!("bridge.daemon.{key} is for where there is no systemd: it has no PID files, and the journal")).collect()
+        let unheeded = files.map(|(key, _)| {
+            format!("bridge.daemon.{key} is for where there is no systemd, which has units and the journal")
+        });
+        let account = matches!(spec.account, Account::Named { .. }) && self.scope == Scope::User;
+        let account = account.then(|| {
+            "bridge.daemon.user and group are for the machine's bridges (--system): this one runs as its caller".to_owned()
+        });
+        unheeded.chain(account).collect()
     }
 
     fn prepare(&self, _: &StartRequest) -> Result<(), Error> {
