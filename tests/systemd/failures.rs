@@ -93,10 +93,10 @@ fn a_name_that_cannot_be_one(machine: &Machine) {
 }
 
 fn a_user_without_a_bus_is_told_what_to_do(machine: &Machine) {
-    let stderr = refused(machine.loner(&["foxxy-bridge", "server", "start", "--daemon"]), 69);
+    let start = ["foxxy-bridge", "server", "start", "--daemon", "--port", "8335"];
+    let stderr = refused(machine.loner(&[&start[..], &["--manager", "systemd"]].concat()), 69);
     assert!(stderr.contains("the systemd user manager of uid"), "{stderr}");
     assert!(stderr.contains("loginctl enable-linger"), "{stderr}");
-    assert!(stderr.contains("in the foreground: foxxy-bridge server start"), "{stderr}");
     // Nobody who cannot look may say that nothing is there.
     for command in ["stop", "restart", "server-status", "logs"] {
         let stderr = refused(machine.loner(&["foxxy-bridge", "server", command, "work"]), 69);
@@ -106,6 +106,16 @@ fn a_user_without_a_bus_is_told_what_to_do(machine: &Machine) {
     assert!(output.stderr.contains("warning: the systemd user manager of uid"), "{output}");
     assert_eq!(output.success(), "[]\n");
     assert_eq!(machine.loner(&["find", ".", "-name", "*foxxy*"]).success(), "", "a file is left");
+
+    // Who does not insist on systemd gets a bridge all the same, and is told what keeps it.
+    let said = machine.loner(&start);
+    assert!(said.stderr.contains("warning: the systemd user manager of uid"), "{said}");
+    assert!(said.stderr.contains("a PID file is used instead"), "{said}");
+    assert!(said.success().contains("PID file ~/.config/foxxy-bridge/pids/default.pid"));
+    assert_eq!(get(machine, "http://127.0.0.1:8335/readyz"), "200");
+    assert_eq!(machine.loner(&["foxxy-bridge", "server", "stop"]).success(), "stopped default\n");
+    machine.loner(&["rm", "-r", ".config/foxxy-bridge"]).success();
+    nothing_is_left(machine);
 }
 
 fn a_command_that_is_not_there_fails_that_server_alone(machine: &Machine) {

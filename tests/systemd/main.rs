@@ -11,6 +11,7 @@ mod enable;
 mod failures;
 mod flags;
 mod foreground;
+mod forking;
 mod killed;
 mod logs;
 mod machine;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         doctor::TESTS,
         flags::TESTS,
         foreground::TESTS,
+        forking::TESTS,
         system::TESTS,
         stop::TESTS,
         reload::TESTS,
