@@ -4,6 +4,7 @@
 
 mod error;
 mod model;
+pub mod pidfile;
 mod spec;
 pub mod systemd;
 
