@@ -4,6 +4,7 @@
 //! How much is logged is one number for the whole process. It may change at any time; a line that is not wanted costs
 //! no more than a look at its place in the code.
 
+pub mod bounded;
 mod journal;
 pub mod line;
 mod queue;
