@@ -215,13 +215,16 @@ impl Part {
 
 /// All files of a log, the newest first.
 fn parts(path: &Path) -> io::Result<Vec<Part>> {
+    list(|number| if number == 0 { Part::open(path) } else { Part::open(&numbered(path, number)) })
+}
+
+fn list(mut open: impl FnMut(u32) -> io::Result<Option<Part>>) -> io::Result<Vec<Part>> {
     // In this order none is missed: a file only ever gets a higher number.
     let mut parts: Vec<Part> = Vec::new();
     let mut free = 0;
     let mut number = 0;
     while free <= GAP {
-        let name = if number == 0 { path.to_owned() } else { numbered(path, number) };
-        match Part::open(&name)? {
+        match open(number)? {
             Some(part) => {
                 // It may have been seen under a lower number before: then newer ones have come since.
                 parts.retain(|seen| seen.id != part.id);
@@ -288,12 +291,9 @@ impl Reader {
             if self.read()? {
                 // There may be a lot of it, none of it wanted.
                 tokio::task::yield_now().await;
-            } else if self.has_newer()? {
-                if self.is_sealed {
-                    self.turn();
-                }
-                // What came into it before the newer one was begun is read first.
-                self.is_sealed = !self.is_sealed;
+            } else if self.leave()? {
+                // The next one is read.
+                continue;
             } else if self.follow {
                 tokio::time::sleep(POLL).await;
                 self.look_again()?;
@@ -334,6 +334,19 @@ impl Reader {
             }
         }
         Ok(false)
+    }
+
+    /// Leaves a file that has been read to its end, if a newer one is begun; false if none is.
+    fn leave(&mut self) -> io::Result<bool> {
+        if !self.has_newer()? {
+            return Ok(false);
+        }
+        // Something may have come into it just before the newer one was begun: it is read once more.
+        if self.is_sealed {
+            self.turn();
+        }
+        self.is_sealed = !self.is_sealed;
+        Ok(true)
     }
 
     /// Goes on to the next file.
@@ -626,6 +639,43 @@ mod tests {
         for expected in 2..6 {
             assert_eq!(number(&next(&mut stream).await.unwrap()), expected);
         }
+    }
+
+    #[test]
+    fn what_comes_into_a_file_just_before_the_next_one_is_begun_is_read() {
+        let log = Log { folder: tempfile::tempdir().unwrap() };
+        fs::write(numbered(&log.path(), 1), text(0..1)).unwrap();
+        fs::write(log.path(), "").unwrap();
+        let mut reader = Reader::open(&log.path(), Filter::default()).unwrap();
+        while reader.read().unwrap() {}
+        assert!(!reader.leave().unwrap());
+        fs::write(numbered(&log.path(), 1), text(0..2)).unwrap();
+        log.append(&text(2..3));
+        assert!(reader.leave().unwrap());
+        while reader.read().unwrap() || reader.leave().unwrap() {}
+        assert_eq!(reader.ready.iter().map(number).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn files_that_get_other_names_while_they_are_looked_for_are_found_in_order() {
+        let log = Log::new();
+        let mut parts = list(|number| {
+            if number == 1 {
+                for (from, to) in [(2, 4), (1, 3)] {
+                    fs::rename(numbered(&log.path(), from), numbered(&log.path(), to)).unwrap();
+                }
+                fs::rename(log.path(), numbered(&log.path(), 2)).unwrap();
+                fs::write(numbered(&log.path(), 1), text(120..130)).unwrap();
+            }
+            let name = if number == 0 { log.path() } else { numbered(&log.path(), number) };
+            Part::open(&name)
+        })
+        .unwrap();
+        let mut numbers = Vec::new();
+        for part in parts.iter_mut().rev() {
+            while part.read(&mut |entry| numbers.push(number(&entry))).unwrap() {}
+        }
+        assert_eq!(numbers, (0..130).collect::<Vec<_>>());
     }
 
     #[test]
