@@ -15,7 +15,7 @@ use crate::bridge::{About, Bridge};
 use crate::config::Config;
 use crate::control::Manager;
 use crate::host::cgroup::Groups;
-use crate::host::log::{self, Level};
+use crate::host::log::{self, Level, Sink};
 use crate::host::signals::{Hangup, Termination};
 use crate::host::{fault, notify, unit};
 use crate::http::{Guard, Order};
@@ -73,7 +73,8 @@ impl Served {
 
 /// Serves until a signal ends it. A failure is also told to the service manager, as the bridge's last words.
 pub fn run(options: Options) -> Result<(), Error> {
-    let recent = log::start(options.instance.name().as_str(), options.level);
+    let sink = if options.supervisor.is_some() { Sink::Supervisor } else { Sink::Own };
+    let recent = log::start(options.instance.name().as_str(), options.level, sink);
     // One thread: the relay spends its time in the kernel, and handing messages between threads costs more than it
     // gives, with few processors above all.
     let runtime =

@@ -1,10 +1,14 @@
-//! Where log lines go: to the journal when standard error is connected to it, else to standard error; and the last
-//! ones into memory, for whoever asks the bridge itself.
+//! Where log lines go: to the journal when standard error is connected to it, else to standard error, for eyes or for a
+//! supervisor; and the last ones into memory, for whoever asks the bridge itself.
 //!
 //! How much is logged is one number for the whole process. It may change at any time; a line that is not wanted costs
 //! no more than a look at its place in the code.
 
+pub mod bounded;
 mod journal;
+pub mod line;
+mod queue;
+mod stderr;
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -12,7 +16,7 @@ use std::io::IsTerminal as _;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tracing::field::{Field, Visit};
@@ -21,7 +25,7 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
-use self::journal::Journal;
+use self::queue::Queue;
 
 /// What the bridge calls itself in the journal (`journalctl -t`).
 pub const IDENTIFIER: &str = "foxxy-bridge";
@@ -31,13 +35,22 @@ const REMEMBERED: usize = 500;
 const LONGEST: usize = 2048;
 /// What a child has said, rather than the bridge.
 const CHILD: &str = "foxxy_bridge::child";
-/// How long the last lines may take to reach the journal.
+/// How long the last lines may take to reach the journal or the supervisor.
 const FLUSHING: Duration = Duration::from_secs(1);
 
 /// The level in force, as its place in [`Level::ALL`].
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
-/// The way to the journal, where there is one.
-static JOURNAL: OnceLock<Journal> = OnceLock::new();
+/// The way to the journal or to the supervisor, where there is one.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// For whom lines are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sink {
+    /// Whoever has standard error: the journal if it is connected to it, else eyes.
+    Own,
+    /// A supervisor of ours, who reads standard error and keeps a log file.
+    Supervisor,
+}
 
 /// Lines of this level and of more urgent ones are logged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -157,11 +170,15 @@ pub fn set_level(level: Level) {
 }
 
 /// Starts logging for this process, for the instance of that name. Later calls change nothing but the level.
-pub fn start(instance: &str, level: Level) -> Recent {
+pub fn start(instance: &str, level: Level, sink: Sink) -> Recent {
     let recent = Recent::default();
     set_level(level);
-    let journal = libsystemd::logging::connected_to_journal().then(|| Journal::open(instance).ok()).flatten();
-    let terminal = journal.is_none().then(|| {
+    let queue = match sink {
+        Sink::Supervisor => stderr::open().ok(),
+        Sink::Own if libsystemd::logging::connected_to_journal() => journal::open(instance).ok(),
+        Sink::Own => None,
+    };
+    let terminal = queue.is_none().then(|| {
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(
             std::io::stderr().is_terminal()
                 && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
@@ -169,15 +186,15 @@ pub fn start(instance: &str, level: Level) -> Recent {
     });
     let lines = tracing_subscriber::registry()
         .with(Threshold)
-        .with(journal.clone())
+        .with(queue.clone())
         .with(terminal)
         .with(recent.clone());
     // Fails only when logging has been started before.
     if tracing::subscriber::set_global_default(lines).is_ok()
-        && let Some(journal) = journal
+        && let Some(queue) = queue
     {
         // It is empty, as nothing else fills it.
-        let _ = JOURNAL.set(journal);
+        let _ = QUEUE.set(queue);
     }
     recent
 }
@@ -185,14 +202,20 @@ pub fn start(instance: &str, level: Level) -> Recent {
 /// Where lines go, as `org.freedesktop.LogControl1` has it.
 #[must_use]
 pub fn target() -> &'static str {
-    if JOURNAL.get().is_some() { "journal" } else { "console" }
+    QUEUE.get().map_or("console", Queue::target)
 }
 
-/// Waits until what was logged has reached the journal, but not for long.
+/// Waits until what was logged has reached the journal or the supervisor, but not for long.
 pub fn flush() {
-    if let Some(journal) = JOURNAL.get() {
-        journal.flush(FLUSHING);
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSHING);
     }
+}
+
+/// Microseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Logs a line that an upstream's process has written, at the priority that it begins with (`<3>`, sd-daemon(3)), else

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::process::Pid;
+
 /// The name of PID 1: `systemd`, `init`, or what a container was started with.
 #[must_use]
 pub fn init() -> String {
@@ -25,7 +27,7 @@ const INITS: [&str; 6] = ["catatonit", "docker-init", "dumb-init", "podman-init"
 /// is there.
 #[must_use]
 pub fn is_first_process() -> bool {
-    let is_child_of_first = || rustix::process::getppid().is_some_and(|parent| parent.is_init());
+    let is_child_of_first = || rustix::process::getppid().is_some_and(Pid::is_init);
     std::process::id() == 1 || is_child_of_first() && INITS.contains(&init().as_str())
 }
 

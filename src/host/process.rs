@@ -80,7 +80,8 @@ impl Process {
         let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+            let timeout =
+                Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
             match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&timeout)) {
                 Ok(0) if left.is_zero() => return Ok(false),
                 Ok(0) | Err(Errno::INTR) => {}
@@ -97,7 +98,8 @@ impl Process {
     pub async fn ended(self) -> io::Result<()> {
         #[expect(unsafe_code, reason = "tokio has nothing safe for a descriptor of this kind")]
         // SAFETY: an `OwnedFd` is one and the same open descriptor until it is dropped.
-        let fd = unsafe { AsyncFd::register_with_interest(self.fd, Interest::READABLE) }.map_err(io::Error::from)?;
+        let fd = unsafe { AsyncFd::register_with_interest(self.fd, Interest::READABLE) }
+            .map_err(io::Error::from)?;
         let ready = fd.readable().await?;
         drop(ready);
         Ok(())
@@ -123,7 +125,8 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 /// Those of them that have not ended.
 #[must_use]
 pub fn living_descendants(pid: u32) -> Vec<u32> {
-    let lives = |pid: &u32| stat(*pid).and_then(|stat| field::<char>(&stat, 3)).is_some_and(|state| state != 'Z');
+    let lives =
+        |pid: &u32| stat(*pid).and_then(|stat| field::<char>(&stat, 3)).is_some_and(|state| state != 'Z');
     descendants(pid).into_iter().filter(lives).collect()
 }
 

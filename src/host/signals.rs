@@ -34,7 +34,9 @@ impl Termination {
     pub fn or_end_of(&mut self, supervisor: u32) -> io::Result<()> {
         let (tell, orphaned) = oneshot::channel();
         self.orphaned = Some(orphaned);
-        let Some(pid) = Pid::from_raw(supervisor.cast_signed()) else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let Some(pid) = Pid::from_raw(supervisor.cast_signed()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
         let process = Process::open(pid);
         // It has ended already, whoever has its number now.
         let gone = process.is_err() || getppid() != Some(pid);

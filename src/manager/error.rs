@@ -198,7 +198,7 @@ pub enum Error {
     /// A time that the log is to begin or end at.
     #[error("the time after --since or --until cannot be used")]
     BadTime {
-        /// What `journalctl` said.
+        /// What is wrong with it.
         detail: String,
     },
     /// `journalctl` cannot be run.
@@ -211,6 +211,12 @@ pub enum Error {
     /// What only systemd can do was asked of another manager.
     #[error("the bridge `{name}` cannot be enabled")]
     NotEnabledHere {
+        /// The instance.
+        name: Name,
+    },
+    /// The log is where no command of ours can read it.
+    #[error("the log of `{name}` is in no file")]
+    LogElsewhere {
         /// The instance.
         name: Name,
     },
@@ -312,6 +318,7 @@ impl Error {
             | Self::BadTime { .. }
             | Self::NoJournalctl { .. }
             | Self::NotEnabledHere { .. }
+            | Self::LogElsewhere { .. }
             | Self::Refused { .. }
             | Self::Stranger { .. }
             | Self::Account { .. }
@@ -349,6 +356,7 @@ impl Error {
             Self::DidNotListen { unit, result, .. } => format!("the start of {unit} ended with `{result}`"),
             Self::DidNotStop { pids, .. } if pids.is_empty() => "systemd has not finished stopping it".into(),
             Self::NotEnabledHere { .. } => "that takes systemd: nothing else starts it at boot".into(),
+            Self::LogElsewhere { .. } => "it goes to the standard output of its container".into(),
             Self::Refused { detail, .. } => detail.clone(),
             Self::Stranger { pid: Some(pid), .. } => format!("process {pid} is no supervisor of this bridge"),
             Self::Stranger { pid: None, .. } => "it is in another container, or ends again each time".into(),
@@ -435,6 +443,9 @@ impl Error {
             ),
             Self::Stranger { pid: Some(pid), path } => {
                 format!("see what it is: ps -fp {pid}; or take another PID file than {}", path.display())
+            }
+            Self::LogElsewhere { .. } => {
+                "outside of the container: docker logs, podman logs or kubectl logs".into()
             }
             Self::Account { .. } => "mend bridge.daemon.user and bridge.daemon.group in the config".into(),
             Self::NotRoot { user, .. } => {

@@ -113,7 +113,10 @@ fn the_guides_unit_is_restarted_on_failure_and_only_then(machine: &Machine) {
         // Who stops it by hand is not contradicted.
         assert_eq!(foxxy(machine, &["server", "stop"]).success(), "stopped foxxy-bridge\n");
         machine.wait_until(SOON, "the unit has ended", || property(machine, "ActiveState") == "inactive");
-        assert_eq!((property(machine, "Result"), property(machine, "NRestarts")), ("success".into(), "1".into()));
+        assert_eq!(
+            (property(machine, "Result"), property(machine, "NRestarts")),
+            ("success".into(), "1".into())
+        );
         nothing_is_left(machine);
     });
 }
@@ -140,7 +143,16 @@ fn two_units_of_one_user_stop_each_its_own(machine: &Machine) {
         assert_eq!(get(machine, "http://127.0.0.1:8861/readyz"), "000");
         assert_eq!(get(machine, "http://127.0.0.1:8860/readyz"), "200");
         // Nothing of this one is left to stop: the other one is none of its business.
-        let run = ["systemd-run", "--quiet", "--wait", "--pipe", "--uid=foxxy-bridge", "foxxy-bridge", "server", "stop"];
+        let run = [
+            "systemd-run",
+            "--quiet",
+            "--wait",
+            "--pipe",
+            "--uid=foxxy-bridge",
+            "foxxy-bridge",
+            "server",
+            "stop",
+        ];
         let said = machine.root(&run);
         assert_eq!(said.code, Some(0), "{said}");
         assert_eq!(get(machine, "http://127.0.0.1:8860/readyz"), "200");

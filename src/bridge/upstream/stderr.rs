@@ -7,6 +7,7 @@ use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{Instant, timeout_at};
 
+use crate::host::log::bounded::Bounded;
 use crate::host::log::said_by;
 
 /// Bytes of one line that are logged; of what is longer it is said how much longer it is.
@@ -20,10 +21,10 @@ const SPAN: Duration = Duration::from_secs(30);
 /// Logs each line, until the end; `last_words` is always the last one.
 pub(super) async fn log(name: String, mut stderr: impl AsyncRead + Unpin, last_words: Arc<Mutex<String>>) {
     let mut chunk = vec![0; 4 << 10];
-    let mut line = Line::default();
+    let mut line = Bounded::new(MAX_LINE);
     let mut allowance = Allowance::default();
-    let say = |line: &mut Line, allowance: &mut Allowance| {
-        let Some(text) = line.take() else { return };
+    let say = |line: &mut Bounded, allowance: &mut Allowance| {
+        let Some(text) = seen(line) else { return };
         if allowance.has_room(&name) {
             said_by(&name, &text);
         }
@@ -56,30 +57,11 @@ pub(super) async fn log(name: String, mut stderr: impl AsyncRead + Unpin, last_w
     allowance.tell(&name);
 }
 
-/// A line as far as it has been read.
-#[derive(Default)]
-struct Line {
-    kept: Vec<u8>,
-    left_out: usize,
-}
-
-impl Line {
-    fn add(&mut self, bytes: &[u8]) {
-        let room = bytes.len().min(MAX_LINE - self.kept.len());
-        self.kept.extend_from_slice(&bytes[..room]);
-        self.left_out += bytes.len() - room;
-    }
-
-    /// The line as text, whatever it was; none when there is nothing to see in it.
-    fn take(&mut self) -> Option<String> {
-        let mut text = String::from_utf8_lossy(&self.kept).trim_end().to_owned();
-        if self.left_out > 0 {
-            text.push_str(&format!("… ({} bytes more)", self.left_out));
-        }
-        self.kept.clear();
-        self.left_out = 0;
-        (!text.is_empty()).then_some(text)
-    }
+/// The line that was read; none when there is nothing to see in it.
+fn seen(line: &mut Bounded) -> Option<String> {
+    let mut text = line.take();
+    text.truncate(text.trim_end().len());
+    (!text.is_empty()).then_some(text)
 }
 
 /// How many lines may still be logged.
@@ -131,16 +113,16 @@ mod tests {
 
     #[test]
     fn a_line_is_cut_where_it_is_too_long_and_text_whatever_it_was() {
-        let mut line = Line::default();
+        let mut line = Bounded::new(MAX_LINE);
         for _ in 0..1000 {
             line.add(&[b'x'; 5000]);
         }
-        let text = line.take().expect("a line");
+        let text = seen(&mut line).expect("a line");
         assert_eq!(text, format!("{}… ({} bytes more)", "x".repeat(MAX_LINE), 5_000_000 - MAX_LINE));
         line.add(b"a\xffb\0 \r");
-        assert_eq!(line.take().as_deref(), Some("a\u{fffd}b\0"));
+        assert_eq!(seen(&mut line).as_deref(), Some("a\u{fffd}b\0"));
         line.add(b" \t\r");
-        assert_eq!(line.take(), None);
+        assert_eq!(seen(&mut line), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,7 +30,15 @@ pub(super) struct Launch<'a> {
 impl<'a> Launch<'a> {
     /// Of an instance as its config has it.
     pub(super) fn plain(instance: &'a Instance, read: &'a Read, context: &'a Context) -> Self {
-        Self { instance, read, address: Address::default(), context, timeout: TIMEOUT, wait: true, manager: asked(None, read) }
+        Self {
+            instance,
+            read,
+            address: Address::default(),
+            context,
+            timeout: TIMEOUT,
+            wait: true,
+            manager: asked(None, read),
+        }
     }
 
     /// Starts it, and says what became of that.

@@ -1,16 +1,19 @@
 //! `server logs`.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt as _;
 
 use super::survey::Survey;
+use super::unit;
 use super::{Context, Whose, name_of};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::{self, BAD, DOUBTFUL, FAINT};
+use crate::control::Manager;
 use crate::host::log::{IDENTIFIER, Level};
 use crate::host::signals::Termination;
-use crate::instance::Name;
-use crate::control::Manager;
+use crate::instance::{Name, Paths};
 use crate::manager::{Entry, LogQuery};
 
 /// The lines that are printed when nobody says how many.
@@ -78,14 +81,11 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
                 .hint("its log is in the terminal, or wherever else it was started"),
         });
     }
-    let kind = match survey.get(&name).and_then(|known| known.managed.as_ref()) {
-        Some(managed) => managed.manager,
-        None => Manager::Systemd,
-    };
+    let kind = keeper(&survey, &paths, &name);
     let timed = options.since.is_some() || options.until.is_some();
     let query = LogQuery {
         name: name.clone(),
-        file: None,
+        file: log_file(&survey, &paths, &name, context).await,
         follow: options.follow,
         // A time says by itself how much is wanted.
         lines: options.lines.or((!timed).then_some(USUAL_LINES)),
@@ -117,6 +117,24 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
         output::note(format!("nothing is logged of {name}"));
     }
     Ok(Exit::Ok)
+}
+
+/// Which manager has the log: the one that keeps the bridge; of one that does not run, systemd where it is there, unless
+/// there is a log file.
+fn keeper(survey: &Survey, paths: &Paths, name: &Name) -> Manager {
+    match survey.get(name).and_then(|known| known.managed.as_ref()) {
+        Some(managed) => managed.manager,
+        None if survey.systemd.is_ok() && !paths.log_file(name).exists() => Manager::Systemd,
+        None if survey.blind().is_some() && !paths.log_file(name).exists() => Manager::Systemd,
+        None => Manager::Pidfile,
+    }
+}
+
+/// The log file that the config of a bridge names.
+async fn log_file(survey: &Survey, paths: &Paths, name: &Name, context: &Context) -> Option<PathBuf> {
+    let instance = survey.instance(name, paths, context).await.ok()?;
+    let read = context.read_for(&instance).ok()?;
+    unit::log_file(&instance, &read.loaded.config.bridge.daemon)
 }
 
 /// With all keys in every line.

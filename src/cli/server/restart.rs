@@ -48,11 +48,14 @@ async fn restart(survey: &Survey, paths: &Paths, name: &Name, context: &Context)
         let read = context.read_for(&instance).map_err(told)?;
         return Launch::plain(&instance, &read, context).run(survey).await.map(drop);
     };
-    if known.managed.as_ref().is_some_and(|managed| {
-        managed.manager == Manager::Pidfile && managed.state == State::Failed
-    }) {
+    if known
+        .managed
+        .as_ref()
+        .is_some_and(|managed| managed.manager == Manager::Pidfile && managed.state == State::Failed)
+    {
         // Nobody keeps it any more.
-        let instance = Instance::new(name.clone(), known.config().filter(|path| path.exists()), paths.clone())?;
+        let instance =
+            Instance::new(name.clone(), known.config().filter(|path| path.exists()), paths.clone())?;
         let read = context.read_for(&instance).map_err(told)?;
         stop::stop_one(survey, paths, name, false).await?;
         let launch = Launch { manager: Some(Manager::Pidfile), ..Launch::plain(&instance, &read, context) };

@@ -131,7 +131,8 @@ pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Er
     let context = &context;
     let mut survey = Survey::take(&paths).await?;
     if options.cleanup && !options.dry_run {
-        let runs = |name: &Name| survey.get(name).is_some_and(|known| known.is_running() || known.is_listening());
+        let runs =
+            |name: &Name| survey.get(name).is_some_and(|known| known.is_running() || known.is_listening());
         clean_up(&paths, runs)?;
         survey = Survey::take(&paths).await?;
     }
@@ -181,7 +182,7 @@ pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Er
         output::say(manager.preview(&request)?);
         return Ok(Exit::Ok);
     }
-    launch.run(&mut survey).await
+    launch.run(&survey).await
 }
 
 /// A bridge that serves the same config, or has the same name.
@@ -275,7 +276,6 @@ fn keeps(known: &Known, asked: Option<Manager>) -> Result<(), Error> {
     }
     let (name, other) = (&known.name, managed.manager.as_str());
     let what = format!("the bridge `{name}` runs already, kept by {other} ({})", managed.unit);
-    Err(Error::new(Exit::Failed, what).hint(format!(
-        "stop it there first: foxxy-bridge server stop {name}; --force does both"
-    )))
+    Err(Error::new(Exit::Failed, what)
+        .hint(format!("stop it there first: foxxy-bridge server stop {name}; --force does both")))
 }

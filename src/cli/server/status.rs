@@ -171,7 +171,8 @@ fn when(enabled: Enablement, name: &str) -> String {
 
 impl UnitFiles {
     async fn look_up(survey: &Survey, known: &Known) -> Result<Self, Error> {
-        let (Ok(manager), Manager::Systemd, Some(_)) = (&survey.systemd, known.manager(), &known.managed) else {
+        let (Ok(manager), Manager::Systemd, Some(_)) = (&survey.systemd, known.manager(), &known.managed)
+        else {
             return Ok(Self::default());
         };
         let enabled = Some(manager.enablement(&known.name).await?);
@@ -208,7 +209,9 @@ fn render(
     line("Status", health);
     line("PID", status.pid.to_string());
     let keeper = match &known.managed {
-        Some(managed) if managed.manager == Manager::Pidfile => Some(output::short_path(managed.unit.as_ref())),
+        Some(managed) if managed.manager == Manager::Pidfile => {
+            Some(output::short_path(managed.unit.as_ref()))
+        }
         _ => status.unit.clone(),
     };
     let keeper = keeper.map(|keeper| format!(" ({keeper})")).unwrap_or_default();

@@ -158,7 +158,8 @@ impl<M: Deref<Target: ServiceManager>> Survey<M> {
             let mut managed =
                 managed.iter().position(|managed| managed.name == name).map(|at| managed.swap_remove(at));
             let by_systemd = managed.as_ref().filter(|managed| managed.manager == Manager::Systemd);
-            if let (Some(State::Running), Ok(manager)) = (by_systemd.map(|managed| &managed.state), &systemd) {
+            if let (Some(State::Running), Ok(manager)) = (by_systemd.map(|managed| &managed.state), &systemd)
+            {
                 let silent = status.is_err();
                 // It serves by its manager's word, and did not answer: it may have begun to in between.
                 if matches!(status, Err(AskError::NotRunning { .. })) {

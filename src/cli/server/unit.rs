@@ -11,8 +11,8 @@ use crate::cli::context::Read;
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::config::{self, CpuQuota, Daemon, MemoryLimit};
-use crate::host;
 use crate::control::Manager;
+use crate::host;
 use crate::instance::{self, Instance, Name, Paths, Scope, environment};
 use crate::manager::{
     ANY_INSTANCE, Account, Limits, Memory, OWN_ACCOUNT, Restart, Sandbox, ServiceManager, UnitSpec,
@@ -81,9 +81,8 @@ pub(in crate::cli) async fn spec(
         exec.extend(["--port".to_owned(), port.to_string()]);
     }
     let shown = instance.config().map_or("the built-in config".to_owned(), |path| path.display().to_string());
-    let base = instance.config().and_then(Path::parent).unwrap_or(Path::new("/"));
     let home = std::env::home_dir();
-    let resolved = |path: &config::Text| config::resolve_path(path.as_str(), base, home.as_deref());
+    let resolved = |path: &config::Text| resolved(instance, path);
     let mut environment_files: Vec<_> = daemon.environment_file.as_ref().map(resolved).into_iter().collect();
     // npx, uvx and their like are often where only the caller's PATH leads, as with nvm.
     let path = std::env::var_os("PATH").as_deref().and_then(OsStr::to_str).map(str::to_owned);
@@ -99,7 +98,7 @@ pub(in crate::cli) async fn spec(
     Ok(UnitSpec {
         config: instance.identity(),
         pid_file: daemon.pid_file.as_ref().map(resolved),
-        log_file: daemon.log_file.as_ref().map(resolved),
+        log_file: log_file(instance, daemon),
         description: format!("foxxy-bridge {name} ({shown})"),
         environment,
         environment_files,
@@ -116,6 +115,17 @@ pub(in crate::cli) async fn spec(
         start_timeout: timeout,
         ..standard(name, program, exec, daemon, scope)
     })
+}
+
+/// The log file that a config names.
+pub(super) fn log_file(instance: &Instance, daemon: &Daemon) -> Option<PathBuf> {
+    daemon.log_file.as_ref().map(|path| resolved(instance, path))
+}
+
+/// A path of a config, from the config's folder.
+fn resolved(instance: &Instance, path: &config::Text) -> PathBuf {
+    let base = instance.config().and_then(Path::parent).unwrap_or(Path::new("/"));
+    config::resolve_path(path.as_str(), base, std::env::home_dir().as_deref())
 }
 
 /// The folders that a bridge takes in a unit that says nothing of them: by what systemd sets by itself, and by what its

@@ -1,34 +1,20 @@
-//! The way to the journal: `tracing-journald`, which nobody who logs ever waits for.
-//!
-//! That library waits for as long as journald takes nothing, as when it is busy or hangs. So each line is put in a
-//! queue, and a thread hands it over. What does not fit into the queue is counted, and the count told once journald
-//! takes lines again.
+//! The journal as a destination of lines: `tracing-journald`, which waits for as long as journald takes nothing.
 
-use std::collections::VecDeque;
-use std::fmt;
 use std::io;
 use std::os::unix::net::UnixDatagram;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tracing::callsite::{DefaultCallsite, Identifier};
-use tracing::field::{Field, FieldSet, Value, Visit};
+use tracing::field::{Field, FieldSet, Value};
 use tracing::metadata::Kind;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::Registry;
-use tracing_subscriber::layer::{Context, Layer, Layered, SubscriberExt as _};
+use tracing_subscriber::layer::{Layered, SubscriberExt as _};
 
-use super::{CHILD, IDENTIFIER, Level, shortened};
+use super::queue::{Destination, Queue, Record};
 
 /// Where journald listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
-/// Bytes that may wait for journald.
-const MAX_WAITING: usize = 1 << 20;
-/// Bytes of a line's text; one datagram holds them, and all else, on every kernel.
-const LONGEST: usize = 32 << 10;
-/// Bytes of any other field.
-const LONGEST_FIELD: usize = 256;
 /// Each at its number in syslog(3).
 const PRIORITIES: [Priority; 8] = [
     Priority::Emergency,
@@ -41,7 +27,7 @@ const PRIORITIES: [Priority; 8] = [
     Priority::Debug,
 ];
 
-/// Of lines without a place in the code: where a child's passes through the bridge is of no use to anybody.
+/// Of lines without a place in the code.
 static PLACELESS: Metadata<'static> = Metadata::new(
     "line",
     "foxxy_bridge",
@@ -54,34 +40,12 @@ static PLACELESS: Metadata<'static> = Metadata::new(
 );
 static NO_PLACE: DefaultCallsite = DefaultCallsite::new(&PLACELESS);
 
-/// The way to the journal.
-#[derive(Debug, Clone)]
-pub(super) struct Journal(Arc<Queue>);
-
-#[derive(Debug, Default)]
-struct Queue {
-    backlog: Mutex<Backlog>,
-    /// Told when a line has come, and when one was handed over.
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Backlog {
-    waiting: VecDeque<Line>,
-    /// Of those that wait, and of the one that is being handed over.
-    bytes: usize,
-    /// Lines that nobody will see, since this was last told.
-    lost: u64,
-}
-
-/// One event on its way.
-#[derive(Debug)]
-struct Line {
-    metadata: &'static Metadata<'static>,
-    origin: Origin,
-    texts: Texts,
-    /// How many are lost with it: more than one when it tells of those that were lost.
-    lines: u64,
+/// The journal, with what writes the lines of one origin.
+struct Journal<W, O> {
+    open: O,
+    /// Kept while lines of one origin follow each other, and no longer: whether anybody listens shows when it is
+    /// opened, not when it writes. So there is never more than one, however many upstreams there are.
+    writer: Option<(Origin, W)>,
 }
 
 /// Who speaks, and how urgently: what the library has fixed for all that one of its layers writes.
@@ -91,140 +55,55 @@ struct Origin {
     priority: Priority,
 }
 
-/// What an event has in it, by the names of its fields.
-#[derive(Debug, Default)]
-struct Texts(Vec<(&'static str, String)>);
-
-impl Journal {
-    /// The way to this machine's journal, for the lines of an instance.
-    pub(super) fn open(instance: &str) -> io::Result<Self> {
-        // Whether anybody listens; this asks without waiting.
-        UnixDatagram::unbound()?.connect(SOCKET)?;
-        let instance = instance.to_owned();
-        Self::through(move |origin| writer(&instance, origin))
-    }
-
-    /// Lines go to what `open` makes for their origin.
-    fn through<W: Subscriber>(open: impl Fn(&Origin) -> io::Result<W> + Send + 'static) -> io::Result<Self> {
-        let queue = Arc::new(Queue::default());
-        let own = Arc::clone(&queue);
-        std::thread::Builder::new().name("journal".to_owned()).spawn(move || own.hand_over(open))?;
-        Ok(Self(queue))
-    }
-
-    /// Waits until nothing waits any more.
-    pub(super) fn flush(&self, within: Duration) {
-        // Whatever is left after that time is lost.
-        let _ = self.0.changed.wait_timeout_while(self.0.backlog(), within, |backlog| backlog.bytes > 0);
-    }
+/// The way to this machine's journal, for the lines of an instance.
+pub(super) fn open(instance: &str) -> io::Result<Queue> {
+    // Whether anybody listens; this asks without waiting.
+    UnixDatagram::unbound()?.connect(SOCKET)?;
+    let instance = instance.to_owned();
+    through(move |origin| writer(&instance, origin))
 }
 
-impl<S: Subscriber> Layer<S> for Journal {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut metadata = event.metadata();
-        let mut texts = Texts::default();
-        event.record(&mut texts);
-        let mut identifier = IDENTIFIER.to_owned();
-        let mut priority = usize::from(Level::from(*metadata.level()).priority());
-        if metadata.target() == CHILD {
-            metadata = &PLACELESS;
-            identifier.extend(texts.get("upstream").map(|upstream| format!("/{upstream}")));
-            priority = texts.get("priority").and_then(|exact| exact.parse().ok()).unwrap_or(priority);
+/// Lines go to what `open` makes for their origin.
+fn through<W: Subscriber + Send>(
+    open: impl Fn(&Origin) -> io::Result<W> + Send + 'static,
+) -> io::Result<Queue> {
+    Queue::start("journal", Journal { open, writer: None })
+}
+
+impl<W, O> Destination for Journal<W, O>
+where
+    W: Subscriber + Send,
+    O: Fn(&Origin) -> io::Result<W> + Send + 'static,
+{
+    const TARGET: &str = "journal";
+    const LOSS: &str = "the journal did not take them";
+
+    fn take(&mut self, record: &Record) -> bool {
+        let priority = PRIORITIES.get(usize::from(record.priority)).copied();
+        let origin = Origin {
+            identifier: record.identifier.clone(),
+            priority: priority.unwrap_or(Priority::Informational),
+        };
+        let kept = self.writer.take().filter(|(kept, _)| *kept == origin);
+        self.writer = kept.or_else(|| (self.open)(&origin).ok().map(|writer| (origin, writer)));
+        if let Some((_, writer)) = &self.writer {
+            write(record, writer);
         }
-        let priority = PRIORITIES.get(priority).copied().unwrap_or(Priority::Informational);
-        let line = Line { metadata, origin: Origin { identifier, priority }, texts, lines: 1 };
-        let mut backlog = self.0.backlog();
-        if backlog.bytes + line.bytes() > MAX_WAITING {
-            backlog.lost += 1;
-        } else {
-            backlog.push(line);
-            self.0.changed.notify_all();
-        }
+        self.writer.is_some()
+    }
+
+    fn rest(&mut self) {
+        self.writer = None;
     }
 }
 
-impl Queue {
-    fn backlog(&self) -> MutexGuard<'_, Backlog> {
-        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands over whatever comes, however long journald takes.
-    fn hand_over<W: Subscriber>(&self, open: impl Fn(&Origin) -> io::Result<W>) {
-        // Kept while lines of one origin follow each other, and no longer: whether anybody listens shows when it is
-        // opened, not when it writes. So there is never more than one, however many upstreams there are.
-        let mut writer: Option<(Origin, W)> = None;
-        let mut backlog = self.backlog();
-        loop {
-            let Some(line) = backlog.waiting.pop_front() else {
-                backlog = self.changed.wait(backlog).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            drop(backlog);
-            let kept = writer.take().filter(|(origin, _)| *origin == line.origin);
-            writer = kept.or_else(|| Some((line.origin.clone(), open(&line.origin).ok()?)));
-            if let Some((_, writer)) = &writer {
-                line.write(writer);
-            }
-            backlog = self.backlog();
-            backlog.bytes -= line.bytes();
-            if writer.is_none() {
-                backlog.lost += line.lines;
-            } else if backlog.waiting.is_empty() {
-                writer = None;
-                backlog.tell_lost();
-            }
-            self.changed.notify_all();
-        }
-    }
-}
-
-impl Backlog {
-    fn push(&mut self, line: Line) {
-        self.bytes += line.bytes();
-        self.waiting.push_back(line);
-    }
-
-    /// Says how many lines are missing from the journal, if any are.
-    fn tell_lost(&mut self) {
-        let lines = std::mem::take(&mut self.lost);
-        if lines > 0 {
-            let text = format!("{lines} lines before this one are missing: the journal did not take them");
-            let origin = Origin { identifier: IDENTIFIER.to_owned(), priority: Priority::Warning };
-            self.push(Line { metadata: &PLACELESS, origin, texts: Texts(vec![("message", text)]), lines });
-        }
-    }
-}
-
-impl Line {
-    /// What it takes in memory.
-    fn bytes(&self) -> usize {
-        size_of_val(self) + self.texts.0.iter().map(|text| size_of_val(text) + text.1.len()).sum::<usize>()
-    }
-
-    /// Makes an event of it once more.
-    fn write(&self, to: &impl Subscriber) {
-        let fields = self.metadata.fields();
-        let value = |field: Field| self.texts.get(field.name()).map(|text| text as &dyn Value);
-        let values: Vec<_> = fields.iter().map(value).collect();
-        to.event(&Event::new(self.metadata, &fields.value_set_all(&values)));
-    }
-}
-
-impl Texts {
-    fn get(&self, name: &str) -> Option<&String> {
-        self.0.iter().find(|(of, _)| *of == name).map(|(_, text)| text)
-    }
-}
-
-impl Visit for Texts {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        let longest = if field.name() == "message" { LONGEST } else { LONGEST_FIELD };
-        self.0.push((field.name(), shortened(value.to_owned(), longest)));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.record_str(field, &format!("{value:?}"));
-    }
+/// Makes an event of it once more.
+fn write(record: &Record, to: &impl Subscriber) {
+    let metadata = record.place.unwrap_or(&PLACELESS);
+    let fields = metadata.fields();
+    let value = |field: Field| record.texts.get(field.name()).map(|text| text as &dyn Value);
+    let values: Vec<_> = fields.iter().map(value).collect();
+    to.event(&Event::new(metadata, &fields.value_set_all(&values)));
 }
 
 /// What writes the lines of one origin.
@@ -247,11 +126,17 @@ fn writer(instance: &str, origin: &Origin) -> io::Result<Layered<tracing_journal
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Write as _;
+    use std::fmt::{self, Write as _};
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
+    use tracing::field::Visit;
+    use tracing_subscriber::layer::{Context, Layer};
+
+    use super::super::CHILD;
+    use super::super::queue::{LONGEST, LONGEST_FIELD, MAX_WAITING};
     use super::*;
 
     /// A journal that takes a line only when it is asked for it.
@@ -296,11 +181,11 @@ mod tests {
         }
     }
 
-    fn journal() -> (Stuck, Journal) {
+    fn journal() -> (Stuck, Queue) {
         let (give, taken) = sync_channel(0);
         let listening = Arc::new(AtomicBool::new(true));
         let stuck = Stuck { taken, listening: Arc::clone(&listening) };
-        let journal = Journal::through(move |origin| {
+        let journal = through(move |origin| {
             if !listening.load(Ordering::SeqCst) {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
@@ -311,7 +196,7 @@ mod tests {
     }
 
     /// Does that while what is logged goes to the journal.
-    fn logging_to(journal: &Journal, what: impl FnOnce()) {
+    fn logging_to(journal: &Queue, what: impl FnOnce()) {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(journal.clone()), what);
     }
 
@@ -322,7 +207,7 @@ mod tests {
         let began = Instant::now();
         logging_to(&journal, || (0..3000).for_each(|number| tracing::info!("{number} {text}")));
         assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
-        assert!(journal.0.backlog().bytes <= MAX_WAITING);
+        assert!(journal.waiting() <= MAX_WAITING);
         let began = Instant::now();
         journal.flush(Duration::from_millis(100));
         let took = began.elapsed();

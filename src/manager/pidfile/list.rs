@@ -11,10 +11,10 @@ use rustix::process::Pid;
 use super::pid_file::{self, Holder, Seen};
 use super::record::{Ended, Record};
 use super::state::{Phase, State};
-use super::{STATE, Supervisors};
+use super::{STATE, Supervisors, log};
 use crate::control::Manager;
 use crate::host::process::{Identity, Process};
-use crate::instance::{Name, lock};
+use crate::instance::{Name, lock as instance_lock};
 use crate::manager::{Error, LogQuery, LogStream, Managed, State as Stands};
 
 /// A file that is about to be written says nothing for so long; how often it is looked at again.
@@ -97,9 +97,14 @@ impl Found {
     fn failure(&self) -> Option<String> {
         // What was before this boot ended with the machine.
         let state = self.state.as_ref().filter(|state| state.supervisor.is_of_this_boot());
-        let stale = self.stale.as_ref().filter(|record| record.identity().is_of_this_boot() && record.ended.is_none());
+        let stale = self
+            .stale
+            .as_ref()
+            .filter(|record| record.identity().is_of_this_boot() && record.ended.is_none());
         match (state, stale) {
-            (Some(State { phase: Phase::Failed, failure, .. }), _) => Some(failure.clone().unwrap_or_default()),
+            (Some(State { phase: Phase::Failed, failure, .. }), _) => {
+                Some(failure.clone().unwrap_or_default())
+            }
             (Some(State { supervisor: Identity { pid, .. }, .. }), _) | (None, Some(Record { pid, .. })) => {
                 Some(format!("its supervisor (PID {pid}) was killed"))
             }
@@ -183,24 +188,28 @@ impl Supervisors {
 
     /// All that run, start, or have failed.
     pub(super) fn list_instances(&self) -> Vec<Managed> {
-        let names: BTreeSet<Name> = lock::names(&self.paths).into_iter().chain(self.paths.names_of_pid_files()).collect();
+        let names: BTreeSet<Name> =
+            instance_lock::names(&self.paths).into_iter().chain(self.paths.names_of_pid_files()).collect();
         // What is no PID file is nobody's: a start in its place says so.
         names.iter().filter_map(|name| self.look_up(name).ok()?.managed(name)).collect()
     }
 
     /// What an instance has logged.
     pub(super) fn logs_of(&self, query: &LogQuery) -> Result<LogStream, Error> {
-        let state = State::read(&self.state_file(&query.name));
-        let file = state.and_then(|state| state.log_file).or_else(|| query.file.clone());
-        let file = file.unwrap_or_else(|| self.paths.log_file(&query.name));
-        let _ = file;
-        todo!()
+        let found = self.look_up(&query.name)?;
+        if found.current().is_some_and(|state| state.log_file.is_none()) {
+            return Err(Error::LogElsewhere { name: query.name.clone() });
+        }
+        let said = found.state.and_then(|state| state.log_file).or_else(|| query.file.clone());
+        log::stream(&said.unwrap_or_else(|| self.paths.log_file(&query.name)), query)
     }
 }
 
 /// Whether a PID file, of which anybody could say that it is this instance's, says so itself.
 fn is_of(seen: &Seen, name: &Name) -> bool {
-    let (Seen::Held(Holder { record: Some(record), .. }) | Seen::Stale(Some(record))) = seen else { return false };
+    let (Seen::Held(Holder { record: Some(record), .. }) | Seen::Stale(Some(record))) = seen else {
+        return false;
+    };
     record.name == name.as_str()
 }
 

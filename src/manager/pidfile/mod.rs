@@ -7,6 +7,7 @@
 //! ```
 
 mod list;
+mod log;
 mod order;
 mod pid_file;
 mod record;
@@ -73,7 +74,8 @@ impl ServiceManager for Supervisors {
     fn environment(&self) -> BoxFuture<'_, Result<BTreeMap<String, String>, Error>> {
         // What cannot be text is inherited all the same.
         let variables = std::env::vars_os();
-        let texts = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let texts =
+            variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         ready(Ok(texts.collect())).boxed()
     }
 

@@ -68,7 +68,9 @@ impl PidFile {
             }
             match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                Err(Errno::AGAIN | Errno::ACCESS) => return Err(ClaimError::Held(holder(&file)?.and_then(Held::pid))),
+                Err(Errno::AGAIN | Errno::ACCESS) => {
+                    return Err(ClaimError::Held(holder(&file)?.and_then(Held::pid)));
+                }
                 Err(error) => return Err(io::Error::from(error).into()),
             }
             if !is_there(&file, path) {

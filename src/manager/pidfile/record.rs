@@ -112,7 +112,9 @@ mod tests {
         for text in ["", "\n", "4711", "4711\n", "-1\n", "0\n", "99999999999\n", "work\nname = 1\n"] {
             assert_eq!(Record::parse(text), None, "{text:?}");
         }
-        for (line, pid) in [("4711 ", Some(4711)), ("0", None), ("-1", None), ("4294967295", None), ("", None)] {
+        for (line, pid) in
+            [("4711 ", Some(4711)), ("0", None), ("-1", None), ("4294967295", None), ("", None)]
+        {
             assert_eq!(parse_pid(line), pid, "{line:?}");
         }
     }

@@ -13,7 +13,6 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::list::Found;
 use super::order::{Order, Report, Settings};
 use super::{Supervisors, supervise};
 use crate::host::account::Account as User;
@@ -167,7 +166,12 @@ impl Supervisors {
     }
 
     /// What a supervisor of that instance is told.
-    pub(super) fn order(&self, name: &Name, spec: &UnitSpec, start_timeout: Duration) -> Result<Order, Error> {
+    pub(super) fn order(
+        &self,
+        name: &Name,
+        spec: &UnitSpec,
+        start_timeout: Duration,
+    ) -> Result<Order, Error> {
         let account = user(name, spec)?;
         let instance = Instance::new(name.clone(), None, self.paths.clone());
         let leftovers = instance.map(|instance| instance.runtime_files().to_vec()).unwrap_or_default();
@@ -187,7 +191,8 @@ impl Supervisors {
             config: spec.config.clone(),
             runtime_dir: self.runtime_dir(name),
             pid_file: spec.pid_file.clone().unwrap_or_else(|| self.paths.pid_file(name)),
-            log_file: (!foreground).then(|| spec.log_file.clone().unwrap_or_else(|| self.paths.log_file(name))),
+            log_file: (!foreground)
+                .then(|| spec.log_file.clone().unwrap_or_else(|| self.paths.log_file(name))),
             log_size: spec.log_size,
             log_keep: spec.log_keep,
             foreground,
@@ -232,7 +237,8 @@ impl Supervisors {
         let mut folders = vec![order.runtime_dir.as_path()];
         folders.extend(order.pid_file.parent());
         folders.extend(order.log_file.as_deref().and_then(Path::parent));
-        let home = order.account.as_ref().filter(|_| spec.account == Account::Own).map(|own| own.home.clone());
+        let home =
+            order.account.as_ref().filter(|_| spec.account == Account::Own).map(|own| own.home.clone());
         folders.extend(home.as_deref().map(Path::new));
         for folder in folders.iter().filter(|folder| !folder.exists()) {
             self.make_folder(folder, order.account.as_ref())
@@ -265,7 +271,8 @@ impl Supervisors {
             return Err(Error::NotEnabledHere { name: request.name.clone() });
         };
         let order = self.order(&request.name, spec, request.timeout)?;
-        let log = order.log_file.as_ref().map_or("standard output".to_owned(), |file| file.display().to_string());
+        let log =
+            order.log_file.as_ref().map_or("standard output".to_owned(), |file| file.display().to_string());
         let mut lines = vec![
             format!("keep the bridge with a supervisor, whose PID file is {}", order.pid_file.display()),
             format!("run {}", order.settings.exec.join(" ")),
@@ -273,11 +280,6 @@ impl Supervisors {
         ];
         lines.extend(order.account.map(|account| format!("as the user {}", account.name)));
         Ok(lines.join("\n"))
-    }
-
-    /// The last lines that an instance has logged.
-    pub(super) fn last_words(&self, _name: &Name, _found: &Found) -> Vec<Entry> {
-        Vec::new()
     }
 }
 
@@ -293,10 +295,14 @@ pub(super) fn unheeded(spec: &UnitSpec) -> Vec<String> {
     let limits: Vec<_> = limits.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
     let mut unheeded = Vec::new();
     if !limits.is_empty() {
-        unheeded.push(format!("bridge.daemon.limits ({}) need systemd: they are not in force", limits.join(", ")));
+        unheeded.push(format!(
+            "bridge.daemon.limits ({}) need systemd: they are not in force",
+            limits.join(", ")
+        ));
     }
     if spec.sandbox == Sandbox::Strict {
-        unheeded.push("bridge.daemon.sandbox is `strict`, which needs systemd: `auto` is in force".to_owned());
+        unheeded
+            .push("bridge.daemon.sandbox is `strict`, which needs systemd: `auto` is in force".to_owned());
     }
     unheeded
 }

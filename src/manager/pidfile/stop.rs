@@ -11,8 +11,8 @@ use super::list::{Found, Supervisor};
 use super::order::Revision;
 use super::pid_file;
 use super::record::Ended;
-use super::state::Phase;
-use super::{NOTIFY, REVISION, STATE, Supervisors};
+use super::state::{self, Phase};
+use super::{NOTIFY, REVISION, STATE, Supervisors, log};
 use crate::host::fault;
 use crate::host::process::{self, Process};
 use crate::instance::Name;
@@ -24,6 +24,8 @@ use crate::manager::{
 const AT_ONCE: Duration = Duration::from_secs(15);
 /// How long the kernel may take to end what is killed.
 const KILLING: Duration = Duration::from_secs(10);
+/// How many of its last log lines a failure carries.
+const LAST_WORDS: usize = 20;
 /// Between two looks at what cannot be waited for.
 const GLANCE: Duration = Duration::from_millis(25);
 
@@ -113,7 +115,7 @@ impl Supervisors {
         since: u64,
         timeout: Duration,
     ) -> Result<Managed, Error> {
-        let deadline = Instant::now() + timeout;
+        let (deadline, begun) = (Instant::now() + timeout, state::now());
         loop {
             let found = self.look_up(name)?;
             let managed = found.managed(name);
@@ -127,13 +129,14 @@ impl Supervisors {
                     if Instant::now() < deadline => {}
                 // It was about to be started again when it was told to.
                 (Some(Managed { state: State::Restarting, .. }), Some(state)) if state.since == since => {}
-                _ => return Err(self.did_not_restart(name, &found, timeout)),
+                _ => return Err(self.did_not_restart(name, &found, begun, timeout)),
             }
             sleep(GLANCE).await;
         }
     }
 
-    fn did_not_restart(&self, name: &Name, found: &Found, timeout: Duration) -> Error {
+    /// Why a restart that was begun then has failed.
+    fn did_not_restart(&self, name: &Name, found: &Found, begun: u64, timeout: Duration) -> Error {
         let state = found.state.as_ref();
         let late = || format!("it did not report within {} s that it is ready", timeout.as_secs());
         Error::DidNotStart(Box::new(StartFailure {
@@ -142,7 +145,9 @@ impl Supervisors {
             reason: state.and_then(|state| state.failure.clone()).unwrap_or_else(late),
             exit_code: state.and_then(|state| state.exit_code),
             status_text: state.and_then(|state| state.status_text.clone()),
-            log: self.last_words(name, found),
+            log: state
+                .and_then(|state| state.log_file.as_ref())
+                .map_or_else(Vec::new, |file| log::last_words(file, begun, LAST_WORDS)),
             retrying: state.is_some_and(|state| state.phase == Phase::Restarting).then_some("its supervisor"),
             whole_log: super::start::whole_log(name),
         }))
@@ -194,7 +199,9 @@ async fn kill_all(name: &Name, supervisor: &Supervisor, after: Duration) -> Resu
         for pid in left {
             let opened = Pid::from_raw(pid.cast_signed()).and_then(|pid| Process::open(pid).ok());
             // It may have ended, and another have its number.
-            if let Some(child) = opened.filter(|_| process::living_descendants(supervisor.number()).contains(&pid)) {
+            if let Some(child) =
+                opened.filter(|_| process::living_descendants(supervisor.number()).contains(&pid))
+            {
                 child.signal(Signal::KILL).map_err(failed)?;
             }
         }

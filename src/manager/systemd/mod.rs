@@ -36,8 +36,8 @@ pub use connection::Host;
 pub use features::{MINIMUM, Version};
 
 use super::{
-    Account, Drift, EnableRequest, Enablement, Error, LogQuery, LogStream, Managed, Plan, Restarted, ServiceManager,
-    StartRequest, Started, Stopped, UnitSpec,
+    Account, Drift, EnableRequest, Enablement, Error, LogQuery, LogStream, Managed, Plan, Restarted,
+    ServiceManager, StartRequest, Started, Stopped, UnitSpec,
 };
 use crate::control::Manager;
 use crate::instance::{Name, Scope};

@@ -78,8 +78,7 @@ impl Drop for Ears {
 /// One message, and who has sent it.
 fn hear(socket: &impl AsFd) -> io::Result<(Option<u32>, Vec<Word>)> {
     let mut bytes = vec![0; LONGEST];
-    let mut space =
-        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS), ScmCredentials(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS), ScmCredentials(1))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut beside, RecvFlags::CMSG_CLOEXEC)?;
     let (mut from, mut sockets) = (None, Vec::new());
@@ -130,7 +129,10 @@ mod tests {
         mouth.connect(&path).unwrap();
         mouth.send(b"READY=1\nSTATUS=here: all\nX_OTHER=1").unwrap();
         let words = ears.next(Some(std::process::id())).await;
-        assert!(matches!(&words[..], [Word::Status(status), Word::Ready] if status == "here: all"), "{words:?}");
+        assert!(
+            matches!(&words[..], [Word::Status(status), Word::Ready] if status == "here: all"),
+            "{words:?}"
+        );
         mouth.send(b"WATCHDOG=1").unwrap();
         let others = tokio::time::timeout(Duration::from_millis(50), ears.next(Some(1))).await;
         assert!(others.is_err(), "somebody else was listened to");

@@ -125,7 +125,8 @@ impl Keeper {
             let stops = matches!(ending.wish, Some(Wish::Stop | Wish::Kill));
             // What a container's first process was given by strangers is left alone while it lives.
             if !run::end_rest(self.order.foreground && !stops, REST).await {
-                self.log.say(Level::Error, "processes of the bridge are left that the kernel does not let go");
+                self.log
+                    .say(Level::Error, "processes of the bridge are left that the kernel does not let go");
             }
             self.state.bridge = None;
             let words = match ending.log {
@@ -166,7 +167,10 @@ impl Keeper {
                     self.tell(Phase::Restarting);
                     self.log.say(
                         Level::Error,
-                        &format!("the bridge failed: {reason}; it is started again in {:.1} s", pause.as_secs_f64()),
+                        &format!(
+                            "the bridge failed: {reason}; it is started again in {:.1} s",
+                            pause.as_secs_f64()
+                        ),
                     );
                     if let Some(ended) = self.wait(pause).await {
                         return self.stopped(ended);
@@ -199,8 +203,8 @@ impl Keeper {
         };
         let log = self.log.follow(log, bridge.number());
         fault::point("supervisor:bridge-started");
-        let mut deadlines = Deadlines::default();
-        deadlines.start = Some(Instant::now() + settings.start_timeout);
+        let start = Some(Instant::now() + settings.start_timeout);
+        let mut deadlines = Deadlines { start, ..Deadlines::default() };
         self.state.bridge = Some(bridge.number());
         self.state.status_text = None;
         self.tell(Phase::Starting);
@@ -278,7 +282,8 @@ impl Keeper {
                     self.write_state();
                 }
                 Word::Alive => {
-                    deadlines.silence = deadlines.silence.and(watchdog).map(|patience| Instant::now() + patience);
+                    deadlines.silence =
+                        deadlines.silence.and(watchdog).map(|patience| Instant::now() + patience);
                 }
                 Word::Extend(by) => deadlines.extend(Instant::now() + by, self.order.foreground),
                 Word::Keep(socket) => self.kept = Some(socket),
@@ -301,7 +306,8 @@ impl Keeper {
     fn serves(&mut self) {
         fault::point("supervisor:ready");
         let address = self.state.status_text.as_deref().and_then(|text| text.split_once(": "));
-        self.record.address = address.map(|(address, _)| address.to_owned()).filter(|text| text.contains("://"));
+        self.record.address =
+            address.map(|(address, _)| address.to_owned()).filter(|text| text.contains("://"));
         if let Err(error) = self.pid_file.write(&self.record) {
             self.log.say(Level::Warning, &format!("{}: {error}", self.order.pid_file.display()));
         }
@@ -395,7 +401,10 @@ impl Keeper {
         let why = if hopeless {
             format!("the bridge failed: {reason}; another try would not help")
         } else {
-            format!("the bridge failed: {reason}; that was {} times in a row: it is given up", self.budget.failures() + 1)
+            format!(
+                "the bridge failed: {reason}; that was {} times in a row: it is given up",
+                self.budget.failures() + 1
+            )
         };
         self.log.say(Level::Error, &why);
         if !hopeless && self.budget.failures() > 0 {

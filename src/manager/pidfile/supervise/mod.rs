@@ -94,7 +94,9 @@ fn begin(order: &Order, reports: &mut Reports) -> Result<PidFile, Report> {
             let error = io::Error::new(io::ErrorKind::InvalidData, "it is no PID file, and left as it is");
             Report::refused(format!("use {}", order.pid_file.display()), &error)
         }
-        ClaimError::Io(error) => Report::refused(format!("use the PID file {}", order.pid_file.display()), &error),
+        ClaimError::Io(error) => {
+            Report::refused(format!("use the PID file {}", order.pid_file.display()), &error)
+        }
     })?;
     fault::point("supervisor:claimed");
     reports.tell(&Report::Claimed);

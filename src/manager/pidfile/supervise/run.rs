@@ -85,7 +85,9 @@ impl Bridge {
         ears: &Path,
         kept: Option<&OwnedFd>,
     ) -> io::Result<(Self, PipeReader)> {
-        let [program, arguments @ ..] = &settings.exec[..] else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let [program, arguments @ ..] = &settings.exec[..] else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
         let (log, writer) = io::pipe()?;
         let mut command = Command::new(program);
         command.args(arguments).args(["--supervisor", &std::process::id().to_string()]);
@@ -102,7 +104,8 @@ impl Bridge {
             None => Stdio::null(),
         });
         command.stdout(writer.try_clone()?).stderr(writer);
-        let child = command.spawn().map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
+        let child =
+            command.spawn().map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
         Ok((Self { pid: Pid::from_child(&child) }, log))
     }
 

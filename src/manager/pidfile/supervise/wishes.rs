@@ -41,9 +41,7 @@ pub(super) fn listen() -> io::Result<mpsc::Receiver<Wish>> {
     let (ask, wishes) = mpsc::channel(WAITING);
     for (kind, wish) in SIGNALS {
         let (mut signals, ask) = (signal(kind)?, ask.clone());
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() && ask.send(wish).await.is_ok() {}
-        });
+        tokio::spawn(async move { while signals.recv().await.is_some() && ask.send(wish).await.is_ok() {} });
     }
     Ok(wishes)
 }
