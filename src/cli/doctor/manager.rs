@@ -28,15 +28,7 @@ pub(super) async fn reached(facts: &Facts) -> Vec<Finding> {
 
 fn not_booted(init: &str, container: bool) -> Finding {
     let place = if container { "in this container" } else { "on this machine" };
-    let found = format!("systemd does not run {place}: PID 1 is `{init}`");
-    let foreground = "serve in the foreground: foxxy-bridge server start";
-    Finding::problem(
-        found,
-        match container {
-            true => format!("{foreground} (as the container's own command); or boot systemd in it"),
-            false => format!("{foreground} (as a service of `{init}`)"),
-        },
-    )
+    Finding::ok(format!("systemd does not run {place} (PID 1 is `{init}`): bridges are kept with PID files"))
 }
 
 /// `XDG_RUNTIME_DIR` and `DBUS_SESSION_BUS_ADDRESS` lead to the caller's own manager.
@@ -152,7 +144,10 @@ mod tests {
     #[test]
     fn without_systemd_it_is_said_what_runs_in_its_place() {
         let found = not_booted("sh", true);
-        assert_eq!(found.found, "systemd does not run in this container: PID 1 is `sh`");
-        assert!(not_booted("openrc-init", false).fix.unwrap().contains("a service of `openrc-init`"));
+        assert_eq!(
+            found.found,
+            "systemd does not run in this container (PID 1 is `sh`): bridges are kept with PID files"
+        );
+        assert!(not_booted("openrc-init", false).found.contains("on this machine (PID 1 is `openrc-init`)"));
     }
 }
