@@ -15,6 +15,7 @@ use crate::bridge::{About, Bridge};
 use crate::config::Config;
 use crate::control::Manager;
 use crate::host::cgroup::Groups;
+use crate::host::process::Identity;
 use crate::host::log::{self, Level, Sink};
 use crate::host::signals::{Hangup, Termination};
 use crate::host::{fault, notify, unit};
@@ -113,7 +114,11 @@ async fn live(options: Options, recent: &log::Recent) -> Result<(), Error> {
     let log_control = doors::log_control(&instance, unit.as_deref());
     let guard = Arc::new(Guard::new(&listening.host));
     let about = about(&instance, unit, supervisor.is_some(), &listening);
-    let bridge = Arc::new(start(served, about, &guard, recent).await);
+    let groups = match supervisor {
+        Some(supervisor) => groups_below(supervisor, &instance).await,
+        None => Groups::take().await,
+    };
+    let bridge = Arc::new(start(served, about, &guard, recent, groups).await);
     let (doors, orders) = Doors::open(&bridge, &guard, listening, control, log_control);
     let signal = serve(Reload::new(&bridge, &guard, read), orders, hangup, &mut termination).await;
     tracing::info!("stopping: {signal}");
@@ -141,12 +146,25 @@ fn about(instance: &Instance, unit: Option<String>, supervised: bool, listening:
     }
 }
 
+/// The control groups of a bridge that no service manager keeps.
+async fn groups_below(supervisor: u32, instance: &Instance) -> Groups {
+    match Identity::of(supervisor) {
+        Some(supervisor) => Groups::make(&instance.name().control_group(&supervisor)).await,
+        None => Groups::none("its supervisor is gone"),
+    }
+}
+
 /// Puts the first config in force.
-async fn start(served: Served, about: About, guard: &Guard, recent: &log::Recent) -> Bridge {
+async fn start(
+    served: Served,
+    about: About,
+    guard: &Guard,
+    recent: &log::Recent,
+    groups: Groups,
+) -> Bridge {
     let shown = served.path.as_ref().map_or_else(|| "built in".to_owned(), |path| path.display().to_string());
     tracing::info!("serving {} (config: {shown})", about.address);
     served.tell(guard);
-    let groups = Groups::take().await;
     Bridge::start(served.config, served.path, about, recent, groups)
 }
 

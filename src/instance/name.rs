@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
+use crate::host::process::Identity;
+
 /// The longest name, in bytes (names are ASCII).
 pub const MAX_NAME_LEN: usize = 64;
 
@@ -76,6 +78,12 @@ impl Name {
     /// The transient unit of this name.
     pub fn unit(&self) -> String {
         format!("foxxy-bridge-{self}.service")
+    }
+
+    /// The control group of this name's bridge under that supervisor. It is of no other: what is found in it is not some
+    /// other bridge's.
+    pub fn control_group(&self, supervisor: &Identity) -> String {
+        format!("foxxy-bridge-{self}-{}-{}", supervisor.pid, supervisor.start_time)
     }
 
     /// The instance of the template unit for this name.

@@ -12,6 +12,7 @@ use super::{Context, Whose, name_of, start, stop, turn};
 use crate::cli::context::{Read, told};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::{self, GOOD};
+use crate::control::Manager;
 use crate::instance::{Instance, Name, Paths, Scope, environment};
 use crate::manager::{EnableRequest, Enablement, Plan, ServiceManager, SocketSpec};
 
@@ -207,7 +208,7 @@ async fn apply(
     plan: &Plan,
 ) -> Result<(), Error> {
     let is_new = environment::keep(instance).map_err(|error| not_kept(instance, &error))?;
-    let outcome = match unit::write_environment(instance, read) {
+    let outcome = match unit::write_environment(instance, read, Manager::Systemd) {
         Ok(()) => manager.carry_out(plan).await.map_err(Error::from),
         Err(error) => Err(error),
     };
@@ -265,7 +266,7 @@ async fn start_now(
     let name = instance.name();
     if survey.get(name).is_some_and(|known| known.is_running() || known.is_listening()) {
         stop::stop_one(survey, instance.paths(), name, false).await?;
-        unit::write_environment(instance, read)?;
+        unit::write_environment(instance, read, Manager::Systemd)?;
     }
     Launch::plain(instance, read, context).run(survey).await?;
     Ok(())

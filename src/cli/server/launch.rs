@@ -47,7 +47,7 @@ impl<'a> Launch<'a> {
         let manager = survey.keeper(survey.choice(self.manager))?;
         let request = self.request(manager).await?;
         manager.prepare(&request)?;
-        unit::write_environment(instance, self.read)?;
+        unit::write_environment(instance, self.read, manager.kind())?;
         let mut termination = Termination::listen()?;
         let started = tokio::select! {
             started = manager.start(&request) => started,

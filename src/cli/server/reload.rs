@@ -36,7 +36,7 @@ async fn reload(survey: &Survey, paths: &Paths, name: &Name, context: &Context) 
     if known.config().is_some()
         && let Ok(read) = context.read_for(&instance)
     {
-        unit::write_environment(&instance, &read)?;
+        unit::write_environment(&instance, &read, known.manager())?;
     }
     match client::reload(&instance.control_socket()).await {
         Ok(changes) => {

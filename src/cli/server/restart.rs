@@ -83,7 +83,7 @@ async fn restart(survey: &Survey, paths: &Paths, name: &Name, context: &Context)
         error.why.push(format!("{name} is left running as it is"));
         error
     })?;
-    unit::write_environment(&instance, &read)?;
+    unit::write_environment(&instance, &read, kind)?;
     let manager = survey.keeper(kind)?;
     let enablement = manager.enablement(name).await?;
     let Some(managed) = manager.find(name).await? else {
@@ -98,7 +98,7 @@ async fn restart(survey: &Survey, paths: &Paths, name: &Name, context: &Context)
     if managed.transient && enablement != Enablement::No || other_socket || homeless {
         // It was enabled or disabled since it was started, and moves to the unit that it has now.
         stop::stop_one(survey, paths, name, false).await?;
-        unit::write_environment(&instance, &read)?;
+        unit::write_environment(&instance, &read, kind)?;
         Launch { timeout: PATIENCE, ..Launch::plain(&instance, &read, context) }.run(survey).await?;
         return Ok(());
     }

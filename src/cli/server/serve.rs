@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Context;
 use super::start::{Options, clean_up};
+use super::survey::Survey;
 use crate::cli::context::{self, Read};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
@@ -18,7 +19,8 @@ pub(super) fn run(options: &Options, context: &Context) -> Result<Exit, Error> {
     let paths = context.paths(options.whose.scope())?;
     let (name, context) = options.meant(context, &paths).inspect_err(tell_manager)?;
     if options.cleanup {
-        clean_up(&paths, |_| false)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { clean_up(&paths, &Survey::take(&paths).await?).await })?;
     }
     let instance = context.instance(&paths, name);
     // What is wrong with the config says more than that there is no instance of it.

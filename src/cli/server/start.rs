@@ -19,7 +19,6 @@ use crate::daemon;
 use crate::host::log::Level;
 use crate::instance::{Instance, Name, Paths, Scope, lock};
 use crate::manager::State;
-use crate::manager::pidfile::Supervisors;
 
 /// How long a start may take, unless something else is typed.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
@@ -131,9 +130,7 @@ pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Er
     let context = &context;
     let mut survey = Survey::take(&paths).await?;
     if options.cleanup && !options.dry_run {
-        let runs =
-            |name: &Name| survey.get(name).is_some_and(|known| known.is_running() || known.is_listening());
-        clean_up(&paths, runs)?;
+        clean_up(&paths, &survey).await?;
         survey = Survey::take(&paths).await?;
     }
     let instance = context.instance(&paths, name.clone())?;
@@ -244,9 +241,10 @@ pub(super) async fn debugging(socket: &Path, context: &Context) -> Result<&'stat
     }
 }
 
-/// Removes what bridges that are gone have left, and says so; those that run by what is known keep all.
-pub(super) fn clean_up(paths: &Paths, runs: impl Fn(&Name) -> bool) -> Result<(), Error> {
-    let supervisors = Supervisors::of(paths);
+/// Removes what bridges that are gone have left, and says so.
+pub(super) async fn clean_up(paths: &Paths, survey: &Survey) -> Result<(), Error> {
+    let runs = |name: &Name| survey.get(name).is_some_and(|known| known.is_running() || known.is_listening());
+    let supervisors = &survey.supervisors;
     let mut names = [lock::names(paths), paths.names_of_pid_files()].concat();
     names.sort();
     names.dedup();
@@ -256,7 +254,7 @@ pub(super) fn clean_up(paths: &Paths, runs: impl Fn(&Name) -> bool) -> Result<()
         }
         let instance = Instance::new(name, None, paths.clone())?;
         let folder = instance.runtime_dir();
-        let mut removed = supervisors.clear(instance.name())?;
+        let mut removed = supervisors.clear(instance.name()).await?;
         if lock::clean_up(&instance)? {
             removed.push(folder);
         }

@@ -234,8 +234,8 @@ const MAKE_ACCOUNT: &str =
 /// Says, once, that a bridge of the machine runs as root for want of an account, which nobody has asked for.
 pub(super) fn tell_of_root(spec: &UnitSpec, scope: Scope) {
     static TOLD: Once = Once::new();
-    // In a container that is nothing special.
-    if scope == Scope::System && spec.account == Account::Managers && !host::machine::is_container() {
+    // For what a container is there for that is nothing special.
+    if scope == Scope::System && spec.account == Account::Managers && !host::machine::is_first_process() {
         TOLD.call_once(|| {
             output::warn(format!(
                 "{} runs as root: there is no account {OWN_ACCOUNT}; `systemd-sysusers` makes it, or: {MAKE_ACCOUNT}",
@@ -277,11 +277,16 @@ fn memory(limit: MemoryLimit) -> Memory {
 
 /// Gives the instance the variables that its config sets, and those that its config names. What the caller does not
 /// have stays as it was.
-pub(super) fn write_environment(instance: &Instance, read: &Read) -> Result<(), Error> {
+pub(super) fn write_environment(instance: &Instance, read: &Read, keeper: Manager) -> Result<(), Error> {
     let set = &read.loaded.config.bridge.daemon.environment;
     let set = set.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
     let (environment, named) = (instance.environment_file(), instance.variables_file());
-    let written = environment::write(instance, &environment, &set).and_then(|()| {
+    // A supervisor of ours has the first ones from its order.
+    let for_systemd = match keeper {
+        Manager::Pidfile => Ok(()),
+        Manager::Systemd | Manager::Foreground => environment::write(instance, &environment, &set),
+    };
+    let written = for_systemd.and_then(|()| {
         let mut variables = environment::read(&named)?;
         variables.extend(read.variables.clone());
         environment::write(instance, &named, &variables)

@@ -56,7 +56,17 @@ impl Groups {
     /// runtime.
     pub async fn take() -> Self {
         let Some(unit) = unit::own() else { return Self::none("no service manager runs the bridge") };
-        match place::take(&unit).await {
+        Self::at(place::take(&unit).await)
+    }
+
+    /// Makes a control group of that name, where this process may, and moves the process into it. Otherwise as
+    /// [`Groups::take`].
+    pub async fn make(name: &str) -> Self {
+        Self::at(place::make(name).await)
+    }
+
+    fn at(place: Result<Place, String>) -> Self {
+        match place {
             Ok(place) => {
                 let lacking = CONTROLLERS.iter().filter(|controller| !place.has(controller));
                 let lacking: Vec<_> = lacking.copied().collect();
@@ -108,6 +118,20 @@ impl Groups {
         let refused = group.limit(place, limits);
         Ok(Some((group, refused)))
     }
+}
+
+/// Where [`Groups::make`] makes a group of that name, if it can.
+#[must_use]
+pub fn below_own(name: &str) -> Option<PathBuf> {
+    place::below_own(name).ok()
+}
+
+/// Kills all processes in a group, and removes it. One that is not there is fine.
+///
+/// # Errors
+/// From the system, and when a process stays.
+pub async fn end(group: &Path) -> io::Result<()> {
+    if group.is_dir() { group::end(group).await } else { Ok(()) }
 }
 
 /// Names of groups that are there, so that nobody takes one that is still empty for one that is left over.

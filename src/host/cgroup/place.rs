@@ -58,8 +58,7 @@ impl Place {
 
 /// Takes over the group of `unit`, which this process is the main process of; or says why not.
 pub(super) async fn take(unit: &str) -> Result<Place, String> {
-    let read = |file: &str| fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
-    let (groups, mounts) = (read("/proc/self/cgroup")?, read("/proc/self/mountinfo")?);
+    let (groups, mounts) = own()?;
     let root = folder_of(unit, &groups, &mounts).ok_or("the unit has no control group of version 2")?;
     if !root.join("cgroup.kill").exists() {
         return Err("the kernel is older than Linux 5.14".to_owned());
@@ -67,12 +66,48 @@ pub(super) async fn take(unit: &str) -> Result<Place, String> {
     if !is_delegated(&root) {
         return Err("the unit has no `Delegate=yes`".to_owned());
     }
+    lay_out(&root).await
+}
+
+/// Makes a group of that name below this process's own, where nobody else has all of them in hand; or says why not.
+pub(super) async fn make(name: &str) -> Result<Place, String> {
+    let root = below_own(name)?;
+    fs::create_dir(&root)
+        .or_else(|error| if is_there(&error) { Ok(()) } else { Err(error) })
+        .map_err(|error| format!("cannot make {}: {error}", root.display()))?;
+    let place = match root.join("cgroup.kill").exists() {
+        true => lay_out(&root).await,
+        false => Err("the kernel is older than Linux 5.14".to_owned()),
+    };
+    // What cannot be used is not left behind.
+    place.inspect_err(|_| drop(remove(&root)))
+}
+
+/// Where a group of that name would be; or why there can be none.
+pub(super) fn below_own(name: &str) -> Result<PathBuf, String> {
+    if Path::new("/run/systemd/system").is_dir() {
+        return Err("the control groups are systemd's, which has not given any".to_owned());
+    }
+    let (groups, mounts) = own()?;
+    let own = own_folder(&groups, &mounts).ok_or("there are no control groups of version 2")?;
+    Ok(own.join(name))
+}
+
+/// What the kernel says of this process's groups and mounts.
+fn own() -> Result<(String, String), String> {
+    let read = |file: &str| fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
+    Ok((read("/proc/self/cgroup")?, read("/proc/self/mountinfo")?))
+}
+
+/// Clears a group of what is left over in it, moves this process one down, and makes room for the upstreams.
+async fn lay_out(root: &Path) -> Result<Place, String> {
+    let (groups, mounts) = own()?;
     let failed = |what: &str, error: &io::Error| format!("{what} {}: {error}", root.display());
     // The service manager's own begin with a dot.
     let ours =
         |group: &PathBuf| !group.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     let here = own_folder(&groups, &mounts);
-    for left_over in inner_groups(&root).into_iter().filter(ours) {
+    for left_over in inner_groups(root).into_iter().filter(ours) {
         if here.as_ref().is_some_and(|here| here.starts_with(&left_over)) {
             continue;
         }
@@ -94,7 +129,7 @@ pub(super) async fn take(unit: &str) -> Result<Place, String> {
         }
         return Err(failed("cannot leave", &error));
     }
-    hand_down(&root);
+    hand_down(root);
     hand_down(&upstreams);
     let controllers = read_words(&upstreams.join("cgroup.subtree_control"));
     Ok(Place { upstreams, controllers, taken: Taken::default() })

@@ -53,7 +53,8 @@ impl Supervisors {
             if let Some(started) = self.wait_for_other(name, request.wait, deadline).await? {
                 return Ok(started);
             }
-            self.clear(name)?;
+            self.clear(name).await?;
+            self.make_folders(request)?;
             match self.launch(&order, request, deadline).await? {
                 Outcome::Handed => return Ok(Started::Queued { unit: order.pid_file.display().to_string() }),
                 Outcome::Ready => {
@@ -147,7 +148,7 @@ impl Supervisors {
                 None => {
                     gone(&mut child).await;
                     let reason = "its supervisor ended before the bridge was ready".to_owned();
-                    self.clear(&request.name)?;
+                    self.clear(&request.name).await?;
                     return Err(did_not_start(&request.name, reason, None, None, Vec::new()));
                 }
             }
@@ -173,8 +174,9 @@ impl Supervisors {
         start_timeout: Duration,
     ) -> Result<Order, Error> {
         let account = user(name, spec)?;
-        let instance = Instance::new(name.clone(), None, self.paths.clone());
-        let leftovers = instance.map(|instance| instance.runtime_files().to_vec()).unwrap_or_default();
+        let runtime_dir = self.runtime_dir(name);
+        let leftovers = self.instance(name)?.runtime_files();
+        let leftovers = leftovers.iter().filter_map(|file| Some(runtime_dir.join(file.file_name()?)));
         let home = match (&account, self.paths.scope()) {
             (Some(account), _) => Some(account.home.clone().into()),
             (None, Scope::User) => std::env::home_dir(),
@@ -189,7 +191,8 @@ impl Supervisors {
         let mut order = Order {
             name: name.to_string(),
             config: spec.config.clone(),
-            runtime_dir: self.runtime_dir(name),
+            leftovers: leftovers.collect(),
+            runtime_dir,
             pid_file: spec.pid_file.clone().unwrap_or_else(|| self.paths.pid_file(name)),
             log_file: (!foreground)
                 .then(|| spec.log_file.clone().unwrap_or_else(|| self.paths.log_file(name))),
@@ -200,7 +203,6 @@ impl Supervisors {
             account,
             may_gain_privileges: spec.sandbox == Sandbox::Off,
             nofile: spec.limits.nofile,
-            leftovers,
             digest: String::new(),
             settings: Settings {
                 exec: spec.exec.clone(),
@@ -222,6 +224,14 @@ impl Supervisors {
         };
         order.digest = digest(&order);
         Ok(order)
+    }
+
+    /// That instance; its config plays no part in where its files are.
+    pub(super) fn instance(&self, name: &Name) -> Result<Instance, Error> {
+        Instance::new(name.clone(), None, self.paths.clone()).map_err(|error| Error::File {
+            action: format!("use {}", self.paths.runtime_dir(name).display()),
+            source: io::Error::other(error),
+        })
     }
 
     /// The folder of an instance's socket and lock. One that outlives logins, as the bridge does: where there is no

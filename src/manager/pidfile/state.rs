@@ -41,6 +41,9 @@ pub(super) struct State {
     /// Its log; none where that goes to standard output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) log_file: Option<PathBuf>,
+    /// The control group of the bridge, where there may be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) control_group: Option<PathBuf>,
     /// The unit of somebody's own that the supervisor runs in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) unit: Option<String>,

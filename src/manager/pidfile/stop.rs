@@ -11,11 +11,12 @@ use super::list::{Found, Supervisor};
 use super::order::Revision;
 use super::pid_file;
 use super::record::Ended;
-use super::state::{self, Phase};
+use super::state::{self, Phase, State as Word};
 use super::{NOTIFY, REVISION, STATE, Supervisors, log};
-use crate::host::fault;
+use crate::host::{cgroup, fault, file};
 use crate::host::process::{self, Process};
 use crate::instance::Name;
+use crate::instance::environment::{self, Variables};
 use crate::manager::{
     Error, Managed, Restarted, Run, StartFailure, StartRequest, Started, State, Stopped, UnitSpec,
 };
@@ -40,7 +41,7 @@ impl Supervisors {
         let found = self.look_up(name)?;
         let Some(supervisor) = &found.supervisor else {
             let failed = found.managed(name).is_some();
-            self.clear(name)?;
+            self.clear(name).await?;
             return Ok(if failed { Stopped::GivenUp } else { Stopped::NotRunning });
         };
         let failed = |error| signal_error(name, supervisor, error);
@@ -61,7 +62,7 @@ impl Supervisors {
                 true
             }
         };
-        self.clear(name)?;
+        self.clear(name).await?;
         Ok(if killed { Stopped::Killed } else { Stopped::Clean })
     }
 
@@ -81,10 +82,12 @@ impl Supervisors {
         let spec = UnitSpec { exec: state.argv.clone(), ..spec.clone() };
         let order = self.order(name, &spec, spec.start_timeout)?;
         if !state.adaptable || state.digest != order.digest {
+            let variables = self.variables(name)?;
             self.stop_instance(name, false, timeout).await?;
             let request =
                 StartRequest { name: name.clone(), run: Run::Transient(Box::new(spec)), timeout, wait: true };
             self.make_folders(&request)?;
+            self.set_variables(name, &variables)?;
             return match self.start_instance(&request).await? {
                 Started::Running(managed) | Started::AlreadyRunning(managed) => {
                     Ok(Restarted { managed, outdated: false })
@@ -105,6 +108,20 @@ impl Supervisors {
         process.signal(Signal::CONT).map_err(failed)?;
         let managed = self.restarted(name, before, since, timeout).await?;
         Ok(Restarted { managed, outdated: false })
+    }
+
+    /// What fills in the config of an instance, which goes with its supervisor.
+    fn variables(&self, name: &Name) -> Result<Variables, Error> {
+        let path = self.instance(name)?.variables_file();
+        environment::read(&path)
+            .map_err(|source| Error::File { action: format!("read {}", path.display()), source })
+    }
+
+    fn set_variables(&self, name: &Name, variables: &Variables) -> Result<(), Error> {
+        let instance = self.instance(name)?;
+        let path = instance.variables_file();
+        environment::write(&instance, &path, variables)
+            .map_err(|source| Error::File { action: format!("write {}", path.display()), source })
     }
 
     /// Waits until another run of the bridge serves than the one before.
@@ -157,7 +174,7 @@ impl Supervisors {
     ///
     /// # Errors
     /// From the system, with the file's name.
-    pub fn clear(&self, name: &Name) -> Result<Vec<PathBuf>, Error> {
+    pub async fn clear(&self, name: &Name) -> Result<Vec<PathBuf>, Error> {
         let found = self.look_up(name)?;
         if found.supervisor.is_some() || found.stranger.is_some() {
             return Ok(Vec::new());
@@ -167,6 +184,10 @@ impl Supervisors {
             move |source| Error::File { action, source }
         };
         let mut removed = Vec::new();
+        if let Some(group) = self.left_group(name) {
+            cgroup::end(&group).await.map_err(failed(&group))?;
+            removed.push(group);
+        }
         if pid_file::remove_stale(&found.pid_file).map_err(failed(&found.pid_file))? {
             removed.push(found.pid_file);
         }
@@ -181,6 +202,18 @@ impl Supervisors {
         // It fails where there is more in it.
         let _ = std::fs::remove_dir(folder);
         Ok(removed)
+    }
+}
+
+impl Supervisors {
+    /// The control group that a bridge was in whose supervisor is gone, if there is something of it.
+    fn left_group(&self, name: &Name) -> Option<PathBuf> {
+        let path = self.state_file(name);
+        // Of another user's file root is not to believe it.
+        let (_, owner) = file::read_with_owner(&path).ok()?;
+        let state = Word::read(&path).filter(|_| owner == rustix::process::geteuid().as_raw())?;
+        let is_its = |group: &PathBuf| group.file_name().is_some_and(|of| *of == *name.control_group(&state.supervisor));
+        state.control_group.clone().filter(is_its).filter(|group| group.is_dir())
     }
 }
 

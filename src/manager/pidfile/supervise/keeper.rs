@@ -20,9 +20,10 @@ use super::ears::{Ears, Word};
 use super::log::{Follower, Log};
 use super::run::{self, Bridge, End};
 use super::wishes::{self, Wish};
-use crate::host::fault;
+use crate::host::{cgroup, fault};
 use crate::host::log::Level;
 use crate::host::process::Identity;
+use crate::instance::Name;
 use crate::manager::pidfile::order::{Order, Report, Revision};
 use crate::manager::pidfile::pid_file::PidFile;
 use crate::manager::pidfile::record::{Ended, Record};
@@ -123,6 +124,11 @@ impl Keeper {
             let ending = self.run().await;
             fault::point("supervisor:bridge-ended");
             let stops = matches!(ending.wish, Some(Wish::Stop | Wish::Kill));
+            if let Some(group) = &self.state.control_group
+                && let Err(error) = cgroup::end(group).await
+            {
+                self.log.say(Level::Warning, &format!("{}: {error}", group.display()));
+            }
             // What a container's first process was given by strangers is left alone while it lives.
             if !run::end_rest(self.order.foreground && !stops, REST).await {
                 self.log
@@ -509,6 +515,7 @@ impl Parts {
             argv: order.settings.exec.clone(),
             pid_file: order.pid_file.clone(),
             log_file: order.log_file.clone(),
+            control_group: order.name.parse::<Name>().ok().and_then(|name| cgroup::below_own(&name.control_group(&own))),
             unit: order.unit.clone(),
             digest: order.digest.clone(),
             adaptable: order.account.is_none(),
