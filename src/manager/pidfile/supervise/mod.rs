@@ -67,6 +67,8 @@ fn begin(order: &Order, reports: &mut Reports) -> Result<PidFile, Report> {
         let action = action.to_owned();
         move |error: io::Error| Report::refused(action, &error)
     };
+    // As `ps` and `pgrep` show it; it would be `exe`.
+    let _ = rustix::thread::set_name(c"foxxy-bridge");
     if !order.foreground {
         // No terminal's end is its own, and no signal of a terminal is meant for it.
         rustix::process::setsid().map_err(|error| Report::refused("begin a session", &error.into()))?;
