@@ -416,6 +416,8 @@ impl Keeper {
     /// Removes what is of use only while a bridge runs, the PID file last; `failed` keeps word of what went wrong.
     fn leave(mut self, failed: bool) {
         fault::point("supervisor:leaving");
+        // Whoever waits for the end reads there how it was, and whoever looks meanwhile, that it comes.
+        let _ = self.pid_file.write(&self.record);
         drop((self.kept.take(), self.ears));
         let own = [REVISION].map(|name| self.order.runtime_dir.join(name));
         let state = Some(self.order.runtime_dir.join(STATE)).filter(|_| !failed);
@@ -427,8 +429,6 @@ impl Keeper {
         // It fails where there is more in it.
         let _ = fs::remove_dir(&self.order.runtime_dir);
         self.log.end();
-        // Whoever waits for the end reads there how it was.
-        let _ = self.pid_file.write(&self.record);
         fault::point("supervisor:left");
         self.pid_file.remove();
         self.reports.end();
