@@ -15,8 +15,8 @@ use crate::bridge::{About, Bridge};
 use crate::config::Config;
 use crate::control::Manager;
 use crate::host::cgroup::Groups;
-use crate::host::process::Identity;
 use crate::host::log::{self, Level, Sink};
+use crate::host::process::Identity;
 use crate::host::signals::{Hangup, Termination};
 use crate::host::{fault, notify, unit};
 use crate::http::{Guard, Order};
@@ -155,13 +155,7 @@ async fn groups_below(supervisor: u32, instance: &Instance) -> Groups {
 }
 
 /// Puts the first config in force.
-async fn start(
-    served: Served,
-    about: About,
-    guard: &Guard,
-    recent: &log::Recent,
-    groups: Groups,
-) -> Bridge {
+async fn start(served: Served, about: About, guard: &Guard, recent: &log::Recent, groups: Groups) -> Bridge {
     let shown = served.path.as_ref().map_or_else(|| "built in".to_owned(), |path| path.display().to_string());
     tracing::info!("serving {} (config: {shown})", about.address);
     served.tell(guard);

@@ -25,7 +25,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Of the process that has that number now; `None` when there is none.
+    /// Of the process that has that number now; `None` when there is none, or only one that has ended and waits to be
+    /// reaped: the first process of a container may never do that.
     #[must_use]
     pub fn of(pid: u32) -> Option<Self> {
         Some(Self { pid, start_time: start_time(pid)?, boot_id: boot_id() })
@@ -151,7 +152,9 @@ pub fn boot_id() -> String {
 }
 
 fn start_time(pid: u32) -> Option<u64> {
-    field(&stat(pid)?, 22)
+    let stat = stat(pid)?;
+    let has_ended = matches!(field::<char>(&stat, 3), Some('Z' | 'X'));
+    field(&stat, 22).filter(|_| !has_ended)
 }
 
 fn stat(pid: u32) -> Option<String> {
@@ -190,6 +193,7 @@ mod tests {
         assert!(!process.wait(Duration::ZERO).unwrap());
         process.signal(Signal::KILL).unwrap();
         assert!(process.wait(Duration::from_secs(20)).unwrap());
+        assert_eq!(Identity::of(child.id()), None, "nobody has reaped it, and it has ended");
         child.wait().unwrap();
         process.signal(Signal::KILL).unwrap();
         assert_eq!(Identity::of(child.id()), None);

@@ -148,16 +148,21 @@ pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Er
         wait: !options.no_wait,
         manager: asked(options.manager.map(Into::into), &read),
     };
-    let starting =
-        |known: &Known| matches!(&known.managed, Some(managed) if managed.state == State::Starting);
+    let awaited = |known: &Known| {
+        known.managed.as_ref().is_some_and(|managed| match managed.state {
+            State::Starting => true,
+            State::Stopping => managed.manager == Manager::Pidfile,
+            _ => false,
+        })
+    };
     if let Some(orphan) = same(&survey, &instance).filter(|known| known.is_orphan() && !options.dry_run) {
         let name = orphan.name.clone();
         output::note(format!("{name} was left by a supervisor that was killed: it is ended first"));
         stop::stop_one(&survey, &paths, &name, false).await?;
         survey = Survey::take(&paths).await?;
     }
-    // One that somebody else is just starting is waited for, by the manager.
-    if let Some(known) = same(&survey, &instance).filter(|known| options.force || !starting(known)) {
+    // One that somebody else is just starting, or stopping, is waited for, by the manager.
+    if let Some(known) = same(&survey, &instance).filter(|known| options.force || !awaited(known)) {
         if !options.force {
             keeps(known, launch.manager)?;
             let instance = Instance::new(known.name.clone(), None, paths.clone())?;

@@ -157,14 +157,14 @@ impl<M: Deref<Target: ServiceManager>> Survey<M> {
         for (name, (mut holder, mut status)) in names.into_iter().zip(answers) {
             let mut managed =
                 managed.iter().position(|managed| managed.name == name).map(|at| managed.swap_remove(at));
-            let by_systemd = managed.as_ref().filter(|managed| managed.manager == Manager::Systemd);
-            if let (Some(State::Running), Ok(manager)) = (by_systemd.map(|managed| &managed.state), &systemd)
-            {
-                let silent = status.is_err();
-                // It serves by its manager's word, and did not answer: it may have begun to in between.
-                if matches!(status, Err(AskError::NotRunning { .. })) {
-                    (holder, status) = ask(paths, &name).await;
-                }
+            let runs = managed.as_ref().filter(|managed| managed.state == State::Running);
+            let by_systemd = runs.is_some_and(|managed| managed.manager == Manager::Systemd);
+            let silent = status.is_err();
+            // It serves by its manager's word, and did not answer: it may have begun to in between.
+            if runs.is_some() && matches!(status, Err(AskError::NotRunning { .. })) {
+                (holder, status) = ask(paths, &name).await;
+            }
+            if let (true, Ok(manager)) = (by_systemd, &systemd) {
                 // Its command line, which the list does not tell, is what names its config.
                 if silent || !is_own(&holder) {
                     managed = manager.find(&name).await?;

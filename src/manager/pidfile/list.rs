@@ -115,7 +115,12 @@ impl Found {
     /// As everybody sees it.
     pub(super) fn managed(&self, name: &Name) -> Option<Managed> {
         let (state, stands) = match &self.supervisor {
-            Some(_) => (self.current(), self.current().map_or(Stands::Starting, |state| state.phase.into())),
+            Some(supervisor) => match self.current() {
+                Some(state) => (Some(state), state.phase.into()),
+                // It has removed its word on the bridge with what else was of use, and is about to end.
+                None if supervisor.ended().is_some() => (None, Stands::Stopping),
+                None => (None, Stands::Starting),
+            },
             None => (self.state.as_ref(), Stands::Failed),
         };
         let failure = match &self.supervisor {

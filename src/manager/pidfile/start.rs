@@ -83,7 +83,7 @@ impl Supervisors {
                 Some(managed) if managed.state == State::Running => {
                     return Ok(Some(Started::AlreadyRunning(managed)));
                 }
-                Some(managed) if !wait && managed.state != State::Stopping => {
+                Some(managed) if !wait && !matches!(managed.state, State::Stopping | State::Failed) => {
                     return Ok(Some(Started::Queued { unit: managed.unit }));
                 }
                 Some(_) if Instant::now() < deadline => sleep(GLANCE).await,

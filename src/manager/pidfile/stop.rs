@@ -13,8 +13,8 @@ use super::pid_file;
 use super::record::Ended;
 use super::state::{self, Phase, State as Word};
 use super::{NOTIFY, REVISION, STATE, Supervisors, log};
-use crate::host::{cgroup, fault, file};
 use crate::host::process::{self, Process};
+use crate::host::{cgroup, fault, file};
 use crate::instance::Name;
 use crate::instance::environment::{self, Variables};
 use crate::manager::{
@@ -46,6 +46,8 @@ impl Supervisors {
         };
         let failed = |error| signal_error(name, supervisor, error);
         let Some(process) = supervisor.process().map_err(failed)? else { return Ok(Stopped::NotRunning) };
+        // While they are below it they are its own.
+        let below = below(supervisor.number());
         process.signal(if force { Signal::QUIT } else { Signal::TERM }).map_err(failed)?;
         // One that was halted would not hear it.
         process.signal(Signal::CONT).map_err(failed)?;
@@ -55,7 +57,10 @@ impl Supervisors {
         let killed = match ended {
             Ok(ended) => {
                 ended.map_err(failed)?;
-                force || supervisor.ended() == Some(Ended::Killed)
+                let said = supervisor.ended();
+                // One that was killed meanwhile has left them to themselves.
+                let rest = said.is_none() && end_rest(&below, patience).await.map_err(failed)?;
+                force || rest || said == Some(Ended::Killed)
             }
             Err(_) => {
                 kill_all(name, supervisor, patience).await?;
@@ -212,7 +217,9 @@ impl Supervisors {
         // Of another user's file root is not to believe it.
         let (_, owner) = file::read_with_owner(&path).ok()?;
         let state = Word::read(&path).filter(|_| owner == rustix::process::geteuid().as_raw())?;
-        let is_its = |group: &PathBuf| group.file_name().is_some_and(|of| *of == *name.control_group(&state.supervisor));
+        let is_its = |group: &PathBuf| {
+            group.file_name().is_some_and(|of| *of == *name.control_group(&state.supervisor))
+        };
         state.control_group.clone().filter(is_its).filter(|group| group.is_dir())
     }
 }
@@ -225,18 +232,12 @@ async fn kill_all(name: &Name, supervisor: &Supervisor, after: Duration) -> Resu
     process.signal(Signal::STOP).map_err(failed)?;
     let deadline = Instant::now() + KILLING;
     loop {
-        let left = process::living_descendants(supervisor.number());
+        let left = below(supervisor.number());
         if left.is_empty() || Instant::now() > deadline {
             break;
         }
-        for pid in left {
-            let opened = Pid::from_raw(pid.cast_signed()).and_then(|pid| Process::open(pid).ok());
-            // It may have ended, and another have its number.
-            if let Some(child) =
-                opened.filter(|_| process::living_descendants(supervisor.number()).contains(&pid))
-            {
-                child.signal(Signal::KILL).map_err(failed)?;
-            }
+        for process in left {
+            process.signal(Signal::KILL).map_err(failed)?;
         }
         sleep(GLANCE).await;
     }
@@ -245,6 +246,34 @@ async fn kill_all(name: &Name, supervisor: &Supervisor, after: Duration) -> Resu
         Ok(ended) => ended.map_err(failed),
         Err(_) => Err(Error::DidNotStop { name: name.clone(), after, pids: vec![supervisor.number()] }),
     }
+}
+
+/// The processes below that one, the nearest first.
+fn below(number: u32) -> Vec<Process> {
+    let open = |pid: u32| Process::open(Pid::from_raw(pid.cast_signed())?).ok();
+    let found = process::living_descendants(number);
+    let opened: Vec<_> = found.into_iter().filter_map(|pid| Some((pid, open(pid)?))).collect();
+    // One may have ended before it was opened, and another have its number.
+    let still = process::living_descendants(number);
+    opened.into_iter().filter(|(pid, _)| still.contains(pid)).map(|(_, process)| process).collect()
+}
+
+/// Waits for a bridge that ends since its supervisor has, and kills what is left of it then; whether that was needed.
+async fn end_rest(below: &[Process], patience: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    if let Some(bridge) = below.first() {
+        while !bridge.wait(Duration::ZERO)? && Instant::now() < deadline {
+            sleep(GLANCE).await;
+        }
+    }
+    let mut killed = false;
+    for process in below {
+        if !process.wait(Duration::ZERO)? {
+            process.signal(Signal::KILL)?;
+            killed |= process.wait(KILLING)?;
+        }
+    }
+    Ok(killed)
 }
 
 fn signal_error(name: &Name, supervisor: &Supervisor, source: io::Error) -> Error {

@@ -20,9 +20,9 @@ use super::ears::{Ears, Word};
 use super::log::{Follower, Log};
 use super::run::{self, Bridge, End};
 use super::wishes::{self, Wish};
-use crate::host::{cgroup, fault};
 use crate::host::log::Level;
 use crate::host::process::Identity;
+use crate::host::{cgroup, fault};
 use crate::instance::Name;
 use crate::manager::pidfile::order::{Order, Report, Revision};
 use crate::manager::pidfile::pid_file::PidFile;
@@ -431,6 +431,8 @@ impl Keeper {
     /// Removes what is of use only while a bridge runs, the PID file last; `failed` keeps word of what went wrong.
     fn leave(mut self, failed: bool) {
         fault::point("supervisor:leaving");
+        // Whoever waits for the end reads there how it was, and whoever looks meanwhile, that it comes.
+        let _ = self.pid_file.write(&self.record);
         drop((self.kept.take(), self.ears));
         let own = [REVISION].map(|name| self.order.runtime_dir.join(name));
         let state = Some(self.order.runtime_dir.join(STATE)).filter(|_| !failed);
@@ -442,8 +444,6 @@ impl Keeper {
         // It fails where there is more in it.
         let _ = fs::remove_dir(&self.order.runtime_dir);
         self.log.end();
-        // Whoever waits for the end reads there how it was.
-        let _ = self.pid_file.write(&self.record);
         fault::point("supervisor:left");
         self.pid_file.remove();
         self.reports.end();
@@ -515,7 +515,11 @@ impl Parts {
             argv: order.settings.exec.clone(),
             pid_file: order.pid_file.clone(),
             log_file: order.log_file.clone(),
-            control_group: order.name.parse::<Name>().ok().and_then(|name| cgroup::below_own(&name.control_group(&own))),
+            control_group: order
+                .name
+                .parse::<Name>()
+                .ok()
+                .and_then(|name| cgroup::below_own(&name.control_group(&own))),
             unit: order.unit.clone(),
             digest: order.digest.clone(),
             adaptable: order.account.is_none(),
