@@ -82,7 +82,7 @@ impl<'a> Launch<'a> {
             Enablement::No => {
                 let (instance, address) = (self.instance, &self.address);
                 let spec = unit::spec(instance, daemon, address, self.context, self.timeout, manager).await?;
-                unit::tell_of_root(&spec, instance.scope());
+                unit::tell_of_root(&spec, instance.scope(), manager.kind());
                 for unheeded in manager.unheeded(&spec) {
                     output::warn(unheeded);
                 }

@@ -105,7 +105,7 @@ async fn restart(survey: &Survey, paths: &Paths, name: &Name, context: &Context)
     let daemon = &read.loaded.config.bridge.daemon;
     let spec = unit::spec(&instance, daemon, &Address::default(), context, start::TIMEOUT, manager).await?;
     if managed.transient {
-        unit::tell_of_root(&spec, paths.scope());
+        unit::tell_of_root(&spec, paths.scope(), kind);
     }
     let restarted = manager.restart(name, &spec, PATIENCE).await?;
     match client::status(&instance.control_socket()).await {

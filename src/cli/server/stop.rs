@@ -72,9 +72,13 @@ pub(super) async fn stop_one(
         None => return Ok(Stopped::NotRunning),
         Some(known) => match &known.managed {
             Some(managed) => {
-                let orphan = known.is_orphan();
+                let orphan = match known.is_orphan() {
+                    true => Some(stop_foreground(known, paths, force).await?),
+                    false => None,
+                };
                 let stopped = stop_managed(survey.keeper(managed.manager)?, name, force).await?;
-                if orphan { stop_foreground(known, paths, force).await? } else { stopped }
+                // It may have ended in between, as it was about to.
+                orphan.filter(|ended| *ended != Stopped::NotRunning).unwrap_or(stopped)
             }
             None => stop_foreground(known, paths, force).await?,
         },

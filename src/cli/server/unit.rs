@@ -232,17 +232,20 @@ const MAKE_ACCOUNT: &str =
     "systemd-sysusers --inline 'u foxxy-bridge - \"foxxy-bridge\" /var/lib/foxxy-bridge'";
 
 /// Says, once, that a bridge of the machine runs as root for want of an account, which nobody has asked for.
-pub(super) fn tell_of_root(spec: &UnitSpec, scope: Scope) {
+pub(super) fn tell_of_root(spec: &UnitSpec, scope: Scope, keeper: Manager) {
     static TOLD: Once = Once::new();
-    // For what a container is there for that is nothing special.
-    if scope == Scope::System && spec.account == Account::Managers && !host::machine::is_first_process() {
-        TOLD.call_once(|| {
-            output::warn(format!(
-                "{} runs as root: there is no account {OWN_ACCOUNT}; `systemd-sysusers` makes it, or: {MAKE_ACCOUNT}",
-                spec.instance
-            ));
-        });
+    if scope == Scope::User || spec.account != Account::Managers {
+        return;
     }
+    let make = match keeper {
+        // What a container is there for runs as whom its image says.
+        Manager::Pidfile if host::machine::is_first_process() || host::machine::is_container() => return,
+        Manager::Pidfile => format!("`useradd --system {OWN_ACCOUNT}` makes it (Alpine: `adduser -S {OWN_ACCOUNT}`)"),
+        Manager::Systemd | Manager::Foreground => format!("`systemd-sysusers` makes it, or: {MAKE_ACCOUNT}"),
+    };
+    TOLD.call_once(|| {
+        output::warn(format!("{} runs as root: there is no account {OWN_ACCOUNT}; {make}", spec.instance));
+    });
 }
 
 /// Has a bridge that is enabled run as the account of its template, and says where there is none yet.

@@ -85,6 +85,8 @@ impl PidFile {
             }
             // What its last holder said of itself must not be taken for this one's word.
             file.set_len(0)?;
+            (&file).rewind()?;
+            writeln!(&file, "{}", std::process::id())?;
             return Ok(Self { file, path: path.to_owned() });
         }
         Err(ClaimError::Held(None))
