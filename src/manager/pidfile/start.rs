@@ -27,7 +27,7 @@ const TELLING: Duration = Duration::from_secs(15);
 /// Between two looks at what cannot be waited for.
 const GLANCE: Duration = Duration::from_millis(25);
 /// How often a start is tried anew where somebody else's ends meanwhile.
-const TRIES: u32 = 5;
+const TRIES: u32 = 40;
 
 /// How a start went, as far as this process's own supervisor has a part in it.
 enum Outcome {
@@ -53,7 +53,6 @@ impl Supervisors {
             if let Some(started) = self.wait_for_other(name, request.wait, deadline).await? {
                 return Ok(started);
             }
-            self.clear(name).await?;
             self.make_folders(request)?;
             match self.launch(&order, request, deadline).await? {
                 Outcome::Handed => return Ok(Started::Queued { unit: order.pid_file.display().to_string() }),
@@ -63,7 +62,10 @@ impl Supervisors {
                         None => Err(Error::NotRunning { name: name.clone() }),
                     };
                 }
-                Outcome::Held(by) => holder = by,
+                Outcome::Held(by) => {
+                    holder = by;
+                    sleep(GLANCE).await;
+                }
             }
         }
         Err(Error::Stranger { path: order.pid_file, pid: holder })
@@ -222,7 +224,7 @@ impl Supervisors {
                 watchdog: spec.watchdog,
             },
         };
-        order.digest = digest(&order);
+        order.digest = order.digest_of();
         Ok(order)
     }
 
@@ -351,14 +353,16 @@ fn user(name: &Name, spec: &UnitSpec) -> Result<Option<User>, Error> {
     Ok(Some(user))
 }
 
-/// What tells the settings that a supervisor keeps for life from others.
-fn digest(order: &Order) -> String {
-    let fixed = (
-        (&order.pid_file, &order.log_file, order.log_size, order.log_keep),
-        (&order.account, order.may_gain_privileges, order.nofile),
-    );
-    let text = serde_json::to_string(&fixed).unwrap_or_default();
-    Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+impl Order {
+    /// What tells the settings that a supervisor keeps for life from others.
+    pub(super) fn digest_of(&self) -> String {
+        let fixed = (
+            (&self.pid_file, &self.log_file, self.log_size, self.log_keep),
+            (&self.account, self.may_gain_privileges, self.nofile),
+        );
+        let text = serde_json::to_string(&fixed).unwrap_or_default();
+        Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// Waits until a supervisor that is done has ended, and reaps it.
