@@ -4,6 +4,7 @@
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram as StdDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,6 +50,7 @@ impl Ears {
             _ => {}
         }
         let socket = StdDatagram::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         socket.set_nonblocking(true)?;
         sockopt::set_socket_passcred(&socket, true)?;
         Ok(Self { socket: UnixDatagram::from_std(socket)?, path: path.to_owned() })
