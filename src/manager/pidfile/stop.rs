@@ -167,7 +167,9 @@ impl Supervisors {
             move |source| Error::File { action, source }
         };
         let mut removed = Vec::new();
-        if pid_file::remove_stale(&found.pid_file).map_err(failed(&found.pid_file))? {
+        let own = found.pid_file == self.paths.pid_file(name);
+        let in_its_place = |source| Error::PidFile { path: found.pid_file.clone(), source };
+        if pid_file::remove_stale(&found.pid_file, own).map_err(in_its_place)? {
             removed.push(found.pid_file);
         }
         let folder = self.paths.runtime_dir(name);

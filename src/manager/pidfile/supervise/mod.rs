@@ -88,7 +88,7 @@ fn begin(order: &Order, reports: &mut Reports) -> Result<PidFile, Report> {
         .map_err(|error| Report::refused("adopt the orphans of the bridge", &error.into()))?;
     // It must not keep a file system from being unmounted.
     let _ = std::env::set_current_dir(Path::new("/"));
-    let pid_file = PidFile::claim(&order.pid_file).map_err(|error| match error {
+    let pid_file = PidFile::claim(&order.pid_file, order.own_pid_file).map_err(|error| match error {
         ClaimError::Held(by) => Report::Held(by),
         ClaimError::Foreign => {
             let error = io::Error::new(io::ErrorKind::InvalidData, "it is no PID file, and left as it is");
