@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
 use super::record::{Record, parse_pid};
+use super::supervise;
 use crate::host::file;
 use crate::host::process::{Identity, Process};
 
@@ -174,12 +175,13 @@ pub(super) fn look(path: &Path) -> io::Result<Seen> {
     }
     let Some(Held(pid)) = holder(&file)? else { return Ok(Seen::Stale(record)) };
     let number = pid.and_then(number);
-    let agrees = |record: &Record| Some(record.identity()) == number.and_then(Identity::of);
+    let is_supervisor = |number: u32| match &record {
+        Some(record) => Some(record.identity()) == Identity::of(number),
+        // It says nothing before it has written it; but nor does the file of anybody else who holds it.
+        None => supervise::is_one(number),
+    };
     match pid.zip(number) {
-        // It says nothing before it has written it.
-        Some((pid, number)) if record.as_ref().is_none_or(agrees) => {
-            Ok(Seen::Held(Holder { file, pid, number, record }))
-        }
+        Some((pid, number)) if is_supervisor(number) => Ok(Seen::Held(Holder { file, pid, number, record })),
         _ => Ok(Seen::Foreign { pid: number, record }),
     }
 }

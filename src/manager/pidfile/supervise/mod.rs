@@ -39,6 +39,12 @@ pub(super) fn command() -> Command {
     command
 }
 
+/// Whether that process was started as a supervisor, by its command line.
+pub(super) fn is_one(pid: u32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(WORD.as_bytes())
+}
+
 /// When this process was started to keep a bridge, does that to its end; else `None`.
 pub fn enter(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     if arguments.nth(1)? != WORD {
