@@ -1,0 +1,12 @@
+//! Bridges kept without systemd, by a supervisor with a PID file: the real program as a person types it, each test in a
+//! home of its own.
+
+mod family;
+mod home;
+
+mod faults;
+mod identity;
+mod killed;
+mod life;
+mod races;
+mod supervision;
