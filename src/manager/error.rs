@@ -230,6 +230,15 @@ pub enum Error {
         /// Whether it is for want of rights.
         not_permitted: bool,
     },
+    /// What is in the place of a PID file cannot be one.
+    #[error("the PID file {} cannot be used", path.display())]
+    PidFile {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        #[source]
+        source: io::Error,
+    },
     /// A PID file is held by a process that is no supervisor of the bridge.
     #[error("the PID file {} is held by another process", path.display())]
     Stranger {
@@ -299,7 +308,9 @@ impl Error {
             | Self::Lost { .. }
             | Self::TooOld { .. } => ErrorKind::Unreachable,
             Self::NotPermitted { .. } | Self::JournalHidden { .. } => ErrorKind::NotPermitted,
-            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Self::File { source, .. } | Self::PidFile { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
                 ErrorKind::NotPermitted
             }
             Self::NotRoot { .. } | Self::Refused { not_permitted: true, .. } => ErrorKind::NotPermitted,
@@ -320,6 +331,7 @@ impl Error {
             | Self::NotEnabledHere { .. }
             | Self::LogElsewhere { .. }
             | Self::Refused { .. }
+            | Self::PidFile { .. }
             | Self::Stranger { .. }
             | Self::Account { .. }
             | Self::Bus { .. } => ErrorKind::Failed,
@@ -363,7 +375,9 @@ impl Error {
             Self::Account { source, .. } => source.to_string(),
             Self::NotRoot { .. } => "only root can become another user".into(),
             Self::DidNotStop { pids, .. } => format!("these processes are left: {}", join(pids)),
-            Self::NoJournalctl { source } | Self::File { source, .. } => source.to_string(),
+            Self::NoJournalctl { source } | Self::File { source, .. } | Self::PidFile { source, .. } => {
+                source.to_string()
+            }
             Self::NotInUnitFile { detail } => detail.clone(),
             Self::Bus { source, .. } => source.to_string(),
             Self::NoAnswer { .. }
@@ -454,8 +468,20 @@ impl Error {
             Self::Refused { not_permitted: true, .. } => {
                 "see who owns it, or name another place in bridge.daemon (pid_file, log_file)".into()
             }
-            Self::Stranger { pid: None, .. }
-            | Self::Refused { .. }
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "check who owns it".into()
+            }
+            Self::PidFile { path, .. } => format!(
+                "see what it is (ls -ld {}) and remove it, or name another one in bridge.daemon.pid_file",
+                path.display()
+            ),
+            Self::Refused { action, .. } if action.contains('/') => {
+                "see what is there, or name another place in bridge.daemon (pid_file, log_file)".into()
+            }
+            Self::Stranger { pid: None, .. } => {
+                "see who has it there, or name another one in bridge.daemon.pid_file".into()
+            }
+            Self::Refused { .. }
             | Self::NotPermitted { scope: Scope::User, .. }
             | Self::Rejected { .. }
             | Self::NotText { .. }

@@ -405,6 +405,16 @@ impl fmt::Display for Output {
     }
 }
 
+/// Does it for each at the same time: most of such a test waits.
+pub(crate) fn for_each_at_once<T: Send>(all: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
+    thread::scope(|scope| {
+        for one in all {
+            let test = &test;
+            scope.spawn(move || test(one));
+        }
+    });
+}
+
 /// What is to be done at the end of a block, however that comes.
 pub(crate) struct Finally<F: FnMut()>(pub(crate) F);
 

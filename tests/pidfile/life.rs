@@ -158,7 +158,7 @@ fn a_config_that_cannot_be_used_is_told_before_anything_is_started() {
 fn a_config_that_may_not_be_read_is_told_before_anything_is_started() {
     let home = Home::of_a_plain_user();
     home.config("work", &json!({}));
-    fs::set_permissions(home.config_of("work"), fs::Permissions::from_mode(0)).expect("a mode");
+    fs::set_permissions(home.config_of("work"), fs::Permissions::from_mode(0o0)).expect("a mode");
     let said = home.start("work").refused(77);
     assert!(said.contains("work.json"), "{said}");
     assert!(!home.own("pids").exists());

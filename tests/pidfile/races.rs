@@ -6,7 +6,7 @@ use std::thread;
 use serde_json::json;
 
 use crate::family::{family, members};
-use crate::home::{Home, Output, get, wait_until};
+use crate::home::{Home, Output, for_each_at_once, get, wait_until};
 
 /// What came of commands that begin at the same moment.
 fn at_once<const N: usize>(commands: [&(dyn Fn() -> Output + Sync); N]) -> [Output; N] {
@@ -116,7 +116,7 @@ fn restarts_at_once_end_with_one_bridge() {
 
 #[test]
 fn a_start_while_a_bridge_stops_waits_for_that_and_starts_another() {
-    for more in [&[][..], &["--force"], &["--no-wait"]] {
+    for_each_at_once([&[][..], &["--force"], &["--no-wait"]], |more: &[&str]| {
         let home = Home::new();
         home.config("work", &json!({ "mcpServers": family(&home) }));
         home.start("work").success();
@@ -131,5 +131,5 @@ fn a_start_while_a_bridge_stops_waits_for_that_and_starts_another() {
         wait_until("it serves", || home.listed("work")["status"] == "running");
         home.foxxy(&["server", "stop", "-F", "work"]).success();
         home.nothing_is_left();
-    }
+    });
 }

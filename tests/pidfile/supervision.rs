@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::family::{family, members};
-use crate::home::{Home, get, is_halted, lives, signal, wait_for, wait_until};
+use crate::home::{Home, for_each_at_once, get, is_halted, lives, signal, wait_for, wait_until};
 
 /// Pauses that a test can wait for.
 fn restart(attempts: u32) -> Value {
@@ -252,7 +252,7 @@ fn a_bridge_whose_supervisor_was_killed_ends_and_is_started_anew() {
 
 #[test]
 fn a_bridge_that_hangs_without_a_supervisor_is_ended_before_another_starts() {
-    for command in ["start", "stop"] {
+    for_each_at_once(["start", "stop"], |command| {
         let home = Home::new();
         home.config("work", &json!({}));
         home.start_with("work", &[], &[("FOXXY_BRIDGE_HALT_AT", "bridge:stopping")]).success();
@@ -271,5 +271,5 @@ fn a_bridge_that_hangs_without_a_supervisor_is_ended_before_another_starts() {
         home.stop("work").success();
         assert!(!lives(bridge));
         home.nothing_is_left();
-    }
+    });
 }

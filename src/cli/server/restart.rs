@@ -112,7 +112,11 @@ async fn restart(survey: &Survey, paths: &Paths, name: &Name, context: &Context)
         Ok((status, _)) => output::say(format!("restarted {name}: {} (PID {})", status.address, status.pid)),
         Err(_) => output::say(format!("restarted {name}")),
     }
-    if restarted.outdated {
+    if restarted.outdated && kind == Manager::Pidfile {
+        output::warn(
+            "what bridge.daemon says of its files, account and limits is in force in a new container only",
+        );
+    } else if restarted.outdated {
         output::warn(format!(
             "its unit is not what bridge.daemon in its config asks for: `{}` brings it up to date",
             enable::again(name, &enablement, &managed.argv)

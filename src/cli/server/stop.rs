@@ -10,7 +10,7 @@ use super::survey::{Known, Survey};
 use super::{Context, Outcomes, Targets};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
-use crate::control::client;
+use crate::control::{Manager, client};
 use crate::host;
 use crate::host::process::Process;
 use crate::instance::{Instance, Name, Paths, lock};
@@ -84,7 +84,11 @@ pub(super) async fn stop_one(
         },
     };
     let instance = Instance::new(name.clone(), None, paths.clone())?;
-    lock::clean_up(&instance)?;
+    // A supervisor removes it all itself, and what is there after its end is of one that was just started.
+    let supervised = survey.get(name).is_some_and(|known| known.manager() == Manager::Pidfile);
+    if !supervised || instance.control_socket().exists() {
+        lock::clean_up(&instance)?;
+    }
     Ok(stopped)
 }
 

@@ -240,7 +240,9 @@ pub(super) fn tell_of_root(spec: &UnitSpec, scope: Scope, keeper: Manager) {
     let make = match keeper {
         // What a container is there for runs as whom its image says.
         Manager::Pidfile if host::machine::is_first_process() || host::machine::is_container() => return,
-        Manager::Pidfile => format!("`useradd --system {OWN_ACCOUNT}` makes it (Alpine: `adduser -S {OWN_ACCOUNT}`)"),
+        Manager::Pidfile => {
+            format!("`useradd --system {OWN_ACCOUNT}` makes it (Alpine: `adduser -S {OWN_ACCOUNT}`)")
+        }
         Manager::Systemd | Manager::Foreground => format!("`systemd-sysusers` makes it, or: {MAKE_ACCOUNT}"),
     };
     TOLD.call_once(|| {

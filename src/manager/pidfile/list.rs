@@ -219,6 +219,5 @@ fn is_of(seen: &Seen, name: &Name) -> bool {
 }
 
 fn look(path: &Path) -> Result<Seen, Error> {
-    pid_file::look(path)
-        .map_err(|source| Error::File { action: format!("read the PID file {}", path.display()), source })
+    pid_file::look(path).map_err(|source| Error::PidFile { path: path.to_owned(), source })
 }

@@ -22,6 +22,8 @@ pub(super) struct Order {
     pub(super) runtime_dir: PathBuf,
     /// Where the supervisor writes its number.
     pub(super) pid_file: PathBuf,
+    /// Whether that is a place of ours, and not one that somebody has named.
+    pub(super) own_pid_file: bool,
     /// Where the log goes; none for standard output.
     pub(super) log_file: Option<PathBuf>,
     /// The size at which a new log file is begun.

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
 use super::record::{Record, parse_pid};
+use super::supervise;
 use crate::host::file;
 use crate::host::process::{Identity, Process};
 
@@ -48,8 +49,9 @@ impl From<io::Error> for ClaimError {
 }
 
 impl PidFile {
-    /// Takes the file, and makes it and its folder where they are missing, for this user alone.
-    pub(super) fn claim(path: &Path) -> Result<Self, ClaimError> {
+    /// Takes the file, and makes it and its folder where they are missing, for this user alone. `own` is whether it is in a
+    /// place where nobody but a supervisor has anything to write: there it may say anything.
+    pub(super) fn claim(path: &Path, own: bool) -> Result<Self, ClaimError> {
         for _ in 0..ATTEMPTS {
             let (folder, _) = file::parts(path)?;
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -61,7 +63,8 @@ impl PidFile {
                 .truncate(false)
                 .mode(0o600)
                 .custom_flags(flags)
-                .open(path)?;
+                .open(path)
+                .map_err(no_link)?;
             file::plain(&file)?;
             if file.metadata()?.uid() != rustix::process::geteuid().as_raw() {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is another user's").into());
@@ -78,8 +81,8 @@ impl PidFile {
                 continue;
             }
             let text = read(&file)?;
-            // Of our own name in our own folder there may be anything; elsewhere it may be somebody's letters.
-            let is_pid_file = text.is_empty() || text.lines().next().and_then(parse_pid).is_some();
+            // Elsewhere it may be somebody's letters.
+            let is_pid_file = own || text.is_empty() || text.lines().next().and_then(parse_pid).is_some();
             if !is_pid_file {
                 return Err(ClaimError::Foreign);
             }
@@ -161,7 +164,7 @@ pub(super) fn look(path: &Path) -> io::Result<Seen> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = match File::options().read(true).custom_flags(flags).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Seen::Missing),
-        opened => opened?,
+        opened => opened.map_err(no_link)?,
     };
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file"));
@@ -176,12 +179,13 @@ pub(super) fn look(path: &Path) -> io::Result<Seen> {
     }
     let Some(Held(pid)) = holder(&file)? else { return Ok(Seen::Stale(record)) };
     let number = pid.and_then(number);
-    let agrees = |record: &Record| Some(record.identity()) == number.and_then(Identity::of);
+    let is_supervisor = |number: u32| match &record {
+        Some(record) => Some(record.identity()) == Identity::of(number),
+        // It says nothing before it has written it; but nor does the file of anybody else who holds it.
+        None => supervise::is_one(number),
+    };
     match pid.zip(number) {
-        // It says nothing before it has written it.
-        Some((pid, number)) if record.as_ref().is_none_or(agrees) => {
-            Ok(Seen::Held(Holder { file, pid, number, record }))
-        }
+        Some((pid, number)) if is_supervisor(number) => Ok(Seen::Held(Holder { file, pid, number, record })),
         _ => Ok(Seen::Foreign { pid: number, record }),
     }
 }
@@ -207,22 +211,16 @@ impl Holder {
     }
 }
 
-/// Removes a PID file that nobody holds. False when it is not there, or held.
-///
-/// # Errors
-/// From the system, and when it is no PID file.
-pub(super) fn remove_stale(path: &Path) -> io::Result<bool> {
-    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
-        return Ok(false);
-    }
-    match PidFile::claim(path) {
-        Ok(claimed) => {
-            claimed.remove();
-            Ok(true)
-        }
-        Err(ClaimError::Held(_)) => Ok(false),
-        Err(ClaimError::Foreign) => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no PID file")),
-        Err(ClaimError::Io(error)) => Err(error),
+/// That something else is in the place of a PID file, in words.
+pub(super) fn foreign() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is no PID file, and left as it is")
+}
+
+/// That a link was not followed, in words.
+fn no_link(error: io::Error) -> io::Error {
+    match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => io::Error::new(io::ErrorKind::InvalidInput, "it is a link"),
+        _ => error,
     }
 }
 

@@ -196,6 +196,7 @@ impl Supervisors {
             leftovers: leftovers.collect(),
             runtime_dir,
             pid_file: spec.pid_file.clone().unwrap_or_else(|| self.paths.pid_file(name)),
+            own_pid_file: spec.pid_file.as_ref().is_none_or(|file| *file == self.paths.pid_file(name)),
             log_file: (!foreground)
                 .then(|| spec.log_file.clone().unwrap_or_else(|| self.paths.log_file(name))),
             log_size: spec.log_size,

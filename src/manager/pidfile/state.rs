@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::file;
 use crate::host::process::Identity;
+use crate::instance::Name;
 use crate::manager;
 
 /// A supervisor's word on its bridge.
@@ -101,6 +102,16 @@ impl State {
     pub(super) fn since(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(self.since)
     }
+}
+
+/// The control group that a bridge of that name was in whose supervisor is gone, by its last word.
+pub(super) fn left_group(path: &Path, name: &Name) -> Option<PathBuf> {
+    // Of another user's file root is not to believe it.
+    let (_, owner) = file::read_with_owner(path).ok()?;
+    let state = State::read(path).filter(|_| owner == rustix::process::geteuid().as_raw())?;
+    let own = name.control_group(&state.supervisor);
+    let is_its = |group: &PathBuf| group.file_name().is_some_and(|of| *of == *own);
+    state.control_group.filter(is_its).filter(|group| group.is_dir())
 }
 
 /// The time, in microseconds since 1970.

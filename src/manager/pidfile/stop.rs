@@ -1,5 +1,6 @@
 //! Stopping, until no process is left; and restarting, which the supervisor does.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,12 +10,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::list::{Found, Supervisor};
 use super::order::Revision;
-use super::pid_file;
+use super::pid_file::{self, ClaimError, PidFile};
 use super::record::Ended;
-use super::state::{self, Phase, State as Word};
+use super::state::{self, Phase};
 use super::{NOTIFY, REVISION, STATE, Supervisors, log};
 use crate::host::process::{self, Process};
-use crate::host::{cgroup, fault, file};
+use crate::host::{cgroup, fault};
 use crate::instance::Name;
 use crate::instance::environment::{self, Variables};
 use crate::manager::{
@@ -60,14 +61,17 @@ impl Supervisors {
                 let said = supervisor.ended();
                 // One that was killed meanwhile has left them to themselves.
                 let rest = said.is_none() && end_rest(&below, patience).await.map_err(failed)?;
+                if said.is_none() {
+                    self.clear(name).await?;
+                }
                 force || rest || said == Some(Ended::Killed)
             }
             Err(_) => {
                 kill_all(name, supervisor, patience).await?;
+                self.clear(name).await?;
                 true
             }
         };
-        self.clear(name).await?;
         Ok(if killed { Stopped::Killed } else { Stopped::Clean })
     }
 
@@ -85,8 +89,15 @@ impl Supervisors {
         };
         let timeout = timeout + state.stop_timeout;
         let spec = UnitSpec { exec: state.argv.clone(), ..spec.clone() };
-        let order = self.order(name, &spec, spec.start_timeout)?;
-        if !state.adaptable || state.digest != order.digest {
+        let mut order = self.order(name, &spec, spec.start_timeout)?;
+        // A container lives no longer than its supervisor, which has to do with the settings that it keeps for life.
+        let for_life = state.log_file.is_none();
+        if for_life {
+            order.log_file = None;
+            order.digest = order.digest_of();
+        }
+        let outdated = state.digest != order.digest;
+        if (!state.adaptable || outdated) && !for_life {
             let variables = self.variables(name)?;
             self.stop_instance(name, false, timeout).await?;
             let request =
@@ -101,7 +112,8 @@ impl Supervisors {
             };
         }
         let revision = self.paths.runtime_dir(name).join(REVISION);
-        Revision { settings: order.settings, digest: order.digest }
+        let digest = state.digest.clone();
+        Revision { settings: order.settings, digest }
             .write(&revision)
             .map_err(|source| Error::File { action: format!("write {}", revision.display()), source })?;
         let (before, since) = (state.bridge, state.since);
@@ -112,7 +124,7 @@ impl Supervisors {
         process.signal(Signal::USR2).map_err(failed)?;
         process.signal(Signal::CONT).map_err(failed)?;
         let managed = self.restarted(name, before, since, timeout).await?;
-        Ok(Restarted { managed, outdated: false })
+        Ok(Restarted { managed, outdated })
     }
 
     /// What fills in the config of an instance, which goes with its supervisor.
@@ -184,43 +196,40 @@ impl Supervisors {
         if found.supervisor.is_some() || found.stranger.is_some() {
             return Ok(Vec::new());
         }
+        let folder = self.paths.runtime_dir(name);
+        let mut files = [NOTIFY, STATE, REVISION].map(|file| folder.join(file)).to_vec();
+        let had_pid_file = fs::symlink_metadata(&found.pid_file).is_ok();
+        files.retain(|file| file.exists());
+        if files.is_empty() && !had_pid_file {
+            return Ok(Vec::new());
+        }
+        let in_its_place = |source| Error::PidFile { path: found.pid_file.clone(), source };
+        // Until it is given back no supervisor begins, which would miss what is removed.
+        let own = found.pid_file == self.paths.pid_file(name);
+        let claimed = match PidFile::claim(&found.pid_file, own) {
+            Ok(claimed) => claimed,
+            Err(ClaimError::Held(_)) => return Ok(Vec::new()),
+            Err(ClaimError::Foreign) => return Err(in_its_place(pid_file::foreign())),
+            Err(ClaimError::Io(error)) => return Err(in_its_place(error)),
+        };
         let failed = |path: &Path| {
             let action = format!("remove {}", path.display());
             move |source| Error::File { action, source }
         };
         let mut removed = Vec::new();
-        if let Some(group) = self.left_group(name) {
+        if let Some(group) = state::left_group(&folder.join(STATE), name) {
             cgroup::end(&group).await.map_err(failed(&group))?;
             removed.push(group);
         }
-        if pid_file::remove_stale(&found.pid_file).map_err(failed(&found.pid_file))? {
-            removed.push(found.pid_file);
-        }
-        let folder = self.paths.runtime_dir(name);
-        for file in [NOTIFY, STATE, REVISION].map(|file| folder.join(file)) {
-            match std::fs::remove_file(&file) {
-                Ok(()) => removed.push(file),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(&file)(error)),
-            }
+        for file in files {
+            fs::remove_file(&file).map_err(failed(&file))?;
+            removed.push(file);
         }
         // It fails where there is more in it.
-        let _ = std::fs::remove_dir(folder);
+        let _ = fs::remove_dir(folder);
+        claimed.remove();
+        removed.extend(Some(found.pid_file).filter(|_| had_pid_file));
         Ok(removed)
-    }
-}
-
-impl Supervisors {
-    /// The control group that a bridge was in whose supervisor is gone, if there is something of it.
-    fn left_group(&self, name: &Name) -> Option<PathBuf> {
-        let path = self.state_file(name);
-        // Of another user's file root is not to believe it.
-        let (_, owner) = file::read_with_owner(&path).ok()?;
-        let state = Word::read(&path).filter(|_| owner == rustix::process::geteuid().as_raw())?;
-        let is_its = |group: &PathBuf| {
-            group.file_name().is_some_and(|of| *of == *name.control_group(&state.supervisor))
-        };
-        state.control_group.clone().filter(is_its).filter(|group| group.is_dir())
     }
 }
 

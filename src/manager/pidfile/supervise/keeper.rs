@@ -120,6 +120,7 @@ impl Keeper {
         if let Err(error) = self.pid_file.write(&self.record) {
             self.log.say(Level::Warning, &format!("{}: {error}", self.order.pid_file.display()));
         }
+        self.clear_away().await;
         loop {
             let ending = self.run().await;
             fault::point("supervisor:bridge-ended");
@@ -184,6 +185,23 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Removes what an earlier supervisor has left that was killed.
+    async fn clear_away(&self) {
+        let folder = &self.order.runtime_dir;
+        let name = self.order.name.parse::<Name>().ok();
+        if let Some(group) = name.and_then(|name| state::left_group(&folder.join(STATE), &name)) {
+            self.log.say(
+                Level::Warning,
+                &format!("ending what an earlier bridge has left in {}", group.display()),
+            );
+            if let Err(error) = cgroup::end(&group).await {
+                self.log.say(Level::Warning, &format!("{}: {error}", group.display()));
+            }
+        }
+        // Of settings that it did not put in force.
+        let _ = fs::remove_file(folder.join(REVISION));
     }
 
     /// Starts the bridge and watches over it until it has ended.

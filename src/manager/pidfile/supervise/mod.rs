@@ -21,7 +21,7 @@ use rustix::process::{Pid, Resource, Rlimit};
 
 use self::keeper::Keeper;
 use super::order::{Order, Report};
-use super::pid_file::{ClaimError, PidFile};
+use super::pid_file::{self, ClaimError, PidFile};
 use crate::host::fault;
 
 /// What the first argument is instead of a command that a person could type.
@@ -37,6 +37,12 @@ pub(super) fn command() -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg(WORD);
     command
+}
+
+/// Whether that process was started as a supervisor, by its command line.
+pub(super) fn is_one(pid: u32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(WORD.as_bytes())
 }
 
 /// When this process was started to keep a bridge, does that to its end; else `None`.
@@ -90,11 +96,10 @@ fn begin(order: &Order, reports: &mut Reports) -> Result<PidFile, Report> {
         .map_err(|error| Report::refused("adopt the orphans of the bridge", &error.into()))?;
     // It must not keep a file system from being unmounted.
     let _ = std::env::set_current_dir(Path::new("/"));
-    let pid_file = PidFile::claim(&order.pid_file).map_err(|error| match error {
+    let pid_file = PidFile::claim(&order.pid_file, order.own_pid_file).map_err(|error| match error {
         ClaimError::Held(by) => Report::Held(by),
         ClaimError::Foreign => {
-            let error = io::Error::new(io::ErrorKind::InvalidData, "it is no PID file, and left as it is");
-            Report::refused(format!("use {}", order.pid_file.display()), &error)
+            Report::refused(format!("use {}", order.pid_file.display()), &pid_file::foreign())
         }
         ClaimError::Io(error) => {
             Report::refused(format!("use the PID file {}", order.pid_file.display()), &error)
