@@ -145,6 +145,12 @@ fn all() -> impl Iterator<Item = (u32, u32)> {
     pids.filter_map(|pid| Some((pid, field(&stat(pid)?, 4)?)))
 }
 
+/// The session that a process is in; 0 for one of another PID namespace.
+#[must_use]
+pub fn session(pid: u32) -> Option<u32> {
+    field(&stat(pid)?, 6)
+}
+
 /// Which boot this is.
 #[must_use]
 pub fn boot_id() -> String {

@@ -161,6 +161,30 @@ pub fn clean_up(instance: &Instance) -> Result<bool, LockError> {
     }
 }
 
+/// Removes the lock that a bridge has left which was killed, and these files of its; all stays where one holds it now.
+///
+/// # Errors
+/// From the system.
+pub fn clear(lock: &Path, files: &[PathBuf]) -> io::Result<()> {
+    let held = match open(lock, false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        opened => Some(opened?),
+    };
+    match held.as_ref().map(File::try_lock) {
+        Some(Err(TryLockError::WouldBlock)) => return Ok(()),
+        Some(Err(TryLockError::Error(error))) => return Err(error),
+        None | Some(Ok(())) => {}
+    }
+    let own = held.as_ref().filter(|held| is_the_one(held, lock)).map(|_| lock);
+    for file in files.iter().map(PathBuf::as_path).chain(own) {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Removes those of these files that are there.
 fn remove(files: &[PathBuf]) -> Result<(), LockError> {
     for file in files {

@@ -40,6 +40,8 @@ pub(super) struct Order {
     pub(super) may_gain_privileges: bool,
     /// Open files of one process.
     pub(super) nofile: Option<u64>,
+    /// The file that the bridge holds locked.
+    pub(super) lock_file: PathBuf,
     /// Files that are of use only while the bridge runs, and are removed with its end.
     pub(super) leftovers: Vec<PathBuf>,
     /// What tells its settings from others.

@@ -177,8 +177,10 @@ impl Supervisors {
     ) -> Result<Order, Error> {
         let account = user(name, spec)?;
         let runtime_dir = self.runtime_dir(name);
-        let leftovers = self.instance(name)?.runtime_files();
-        let leftovers = leftovers.iter().filter_map(|file| Some(runtime_dir.join(file.file_name()?)));
+        let instance = self.instance(name)?;
+        let there = |file: &PathBuf| Some(runtime_dir.join(file.file_name()?));
+        let leftovers: Vec<PathBuf> = instance.runtime_files().iter().filter_map(there).collect();
+        let lock_file = there(&instance.lock_file()).unwrap_or_default();
         let home = match (&account, self.paths.scope()) {
             (Some(account), _) => Some(account.home.clone().into()),
             (None, Scope::User) => std::env::home_dir(),
@@ -193,7 +195,8 @@ impl Supervisors {
         let mut order = Order {
             name: name.to_string(),
             config: spec.config.clone(),
-            leftovers: leftovers.collect(),
+            leftovers,
+            lock_file,
             runtime_dir,
             pid_file: spec.pid_file.clone().unwrap_or_else(|| self.paths.pid_file(name)),
             own_pid_file: spec.pid_file.as_ref().is_none_or(|file| *file == self.paths.pid_file(name)),

@@ -18,6 +18,7 @@ use crate::host::process::{self, Process};
 use crate::host::{cgroup, fault};
 use crate::instance::Name;
 use crate::instance::environment::{self, Variables};
+use crate::instance::lock;
 use crate::manager::{
     Error, Managed, Restarted, Run, StartFailure, StartRequest, Started, State, Stopped, UnitSpec,
 };
@@ -61,17 +62,15 @@ impl Supervisors {
                 let said = supervisor.ended();
                 // One that was killed meanwhile has left them to themselves.
                 let rest = said.is_none() && end_rest(&below, patience).await.map_err(failed)?;
-                if said.is_none() {
-                    self.clear(name).await?;
-                }
                 force || rest || said == Some(Ended::Killed)
             }
             Err(_) => {
                 kill_all(name, supervisor, patience).await?;
-                self.clear(name).await?;
                 true
             }
         };
+        // Where it was killed at last, or could not.
+        self.clear(name).await?;
         Ok(if killed { Stopped::Killed } else { Stopped::Clean })
     }
 
@@ -225,6 +224,9 @@ impl Supervisors {
             fs::remove_file(&file).map_err(failed(&file))?;
             removed.push(file);
         }
+        let instance = self.instance(name)?;
+        lock::clear(&instance.lock_file(), &instance.runtime_files())
+            .map_err(|source| failed(&folder)(source))?;
         // It fails where there is more in it.
         let _ = fs::remove_dir(folder);
         claimed.remove();

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use super::wishes::{self, Wish};
 use crate::host::log::Level;
 use crate::host::process::Identity;
 use crate::host::{cgroup, fault};
-use crate::instance::Name;
+use crate::instance::{Name, lock};
 use crate::manager::pidfile::order::{Order, Report, Revision};
 use crate::manager::pidfile::pid_file::PidFile;
 use crate::manager::pidfile::record::{Ended, Record};
@@ -454,8 +453,9 @@ impl Keeper {
         drop((self.kept.take(), self.ears));
         let own = [REVISION].map(|name| self.order.runtime_dir.join(name));
         let state = Some(self.order.runtime_dir.join(STATE)).filter(|_| !failed);
-        let files: Vec<PathBuf> = self.order.leftovers.drain(..).chain(own).chain(state).collect();
-        for file in files {
+        // What cannot be removed is left to the next start.
+        let _ = lock::clear(&self.order.lock_file, &self.order.leftovers);
+        for file in own.into_iter().chain(state) {
             // What is not there any more need not be removed; what cannot be is cleaned up by the next start.
             let _ = fs::remove_file(file);
         }

@@ -75,9 +75,11 @@ fn begin(order: &Order, reports: &mut Reports) -> Result<PidFile, Report> {
     };
     // As `ps` and `pgrep` show it; it would be `exe`.
     let _ = rustix::thread::set_name(c"foxxy-bridge");
-    if !order.foreground {
-        // No terminal's end is its own, and no signal of a terminal is meant for it.
-        rustix::process::setsid().map_err(|error| Report::refused("begin a session", &error.into()))?;
+    // No terminal's end is its own, and no signal of a terminal is meant for it. A container's first process has begun
+    // one already, as a rule.
+    match rustix::process::setsid() {
+        Err(error) if !order.foreground => return Err(Report::refused("begin a session", &error.into())),
+        _ => {}
     }
     if let Some(nofile) = order.nofile {
         let limit = Rlimit { current: Some(nofile), maximum: Some(nofile) };

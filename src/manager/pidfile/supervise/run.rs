@@ -158,10 +158,11 @@ pub(super) async fn end_rest(session: bool, within: Duration) -> bool {
     let deadline = tokio::time::Instant::now() + within;
     loop {
         while reap().is_some() {}
+        let own = process::session(std::process::id());
         let left: Vec<Pid> = process::children()
             .into_iter()
+            .filter(|pid| !session || process::session(*pid) == own)
             .filter_map(|pid| Pid::from_raw(pid.cast_signed()))
-            .filter(|pid| !session || rustix::process::getsid(Some(*pid)) == rustix::process::getsid(None))
             .collect();
         if left.is_empty() {
             return true;
