@@ -34,8 +34,8 @@ CARGO_DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/bin/cargo-deny)
 
 SERVERS = tests/servers
 # What the tests need: a systemd to boot, what a user manager needs in it, and the real MCP servers' python.
-PACKAGES = curl dbus dbus-user-session libpam-systemd mmdebstrap polkitd python3-venv systemd systemd-container \
-	systemd-sysv
+PACKAGES = busybox-static curl dbus dbus-user-session libpam-systemd logrotate mmdebstrap polkitd python3-venv systemd \
+	systemd-container systemd-sysv tini
 
 # A second systemd for them: that of Debian 13, with what the tests use in it, and its python's version.
 TREES = $(TARGET_DIR)/trees
@@ -47,7 +47,7 @@ ARCHIVE = apt-get indextargets --format '$$(REPO_URI)' 'Created-By: Packages' 'O
 	'Component: main' | sort --unique | head --lines=1
 
 .NOTPARALLEL:
-.PHONY: all static check test test-systemd bench soak servers trees deps lint deny install clean units
+.PHONY: all static check test test-systemd test-static bench soak servers trees deps lint deny install clean units
 
 all:
 	$(CARGO) build --release --locked
@@ -71,6 +71,12 @@ test: servers trees
 
 test-systemd: servers trees
 	$(CARGO) test --locked --test systemd
+
+# What `make static` makes, in a tree with nothing but busybox; needs root.
+test-static:
+	RUSTFLAGS='$(STATIC)' $(CARGO) build --locked --target $(HOST)
+	STATIC_BRIDGE='$(abspath $(TARGET_DIR))/$(HOST)/debug/foxxy-bridge' \
+		$(CARGO) test --locked --test pidfile -- --ignored --exact bare::in_a_tree_without_any_library_all_commands_work
 
 # What it costs against what systemd's own commands cost; needs root.
 bench: servers trees

@@ -4,6 +4,7 @@
 mod family;
 mod home;
 
+mod bare;
 mod container;
 mod faults;
 mod identity;

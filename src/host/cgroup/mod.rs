@@ -56,13 +56,22 @@ impl Groups {
     /// runtime.
     pub async fn take() -> Self {
         let Some(unit) = unit::own() else { return Self::none("no service manager runs the bridge") };
-        Self::at(place::take(&unit).await)
+        let groups = Self::at(place::take(&unit).await);
+        if let Err(why) = &groups.place {
+            tracing::info!("upstreams have no control groups, only process groups: {why}");
+        }
+        groups
     }
 
     /// Makes a control group of that name, where this process may, and moves the process into it. Otherwise as
     /// [`Groups::take`].
     pub async fn make(name: &str) -> Self {
-        Self::at(place::make(name).await)
+        let groups = Self::at(place::make(name).await);
+        if let Err(why) = &groups.place {
+            // As is usual for who is not root.
+            tracing::debug!("upstreams have no control groups, only process groups: {why}");
+        }
+        groups
     }
 
     fn at(place: Result<Place, String>) -> Self {
@@ -78,10 +87,7 @@ impl Groups {
                 }
                 Self { place: Ok(place) }
             }
-            Err(why) => {
-                tracing::info!("upstreams have no control groups, only process groups: {why}");
-                Self { place: Err(why) }
-            }
+            Err(why) => Self { place: Err(why) },
         }
     }
 
