@@ -157,6 +157,30 @@ fn the_number_of_a_stranger_is_no_supervisor() {
 }
 
 #[test]
+fn the_number_of_a_stranger_in_what_a_supervisor_has_said_of_its_bridge_is_no_supervisor() {
+    let home = Home::new();
+    home.config("work", &json!({}));
+    let stranger = Stranger::new();
+    home.start("work").success();
+    let supervisor = home.supervisor("work");
+    for pid in [supervisor, home.bridge("work").expect("a bridge")] {
+        signal(pid, Signal::KILL);
+    }
+    wait_until("all have ended", || home.processes().is_empty());
+    // With the PID file gone, that is where it is looked for.
+    fs::remove_file(home.pid_file("work")).expect("a PID file");
+    let state = home.own("run/work/state");
+    let said = fs::read_to_string(&state).expect("a state");
+    let (before, after) = (format!("pid = {supervisor}\n"), format!("pid = {}\n", stranger.pid()));
+    assert_eq!(said.matches(&before).count(), 1, "{said}");
+    home.write(&state, said.replace(&before, &after));
+    assert_eq!(home.listed("work")["status"], "failed");
+    assert_eq!(home.stop("work").success(), "stopped work: it had failed and was given up\n");
+    starts(&home);
+    stranger.is_unharmed();
+}
+
+#[test]
 fn a_stranger_who_holds_the_lock_is_told_and_not_signalled() {
     let home = Home::new();
     home.config("work", &json!({}));
