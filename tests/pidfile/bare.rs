@@ -1,7 +1,7 @@
 //! A tree with no library at all, neither systemd's nor the C library: busybox, and the program that `make static` makes.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Stdio};
 
 /// What is typed there, by root and then by a user; each command must succeed.
@@ -51,9 +51,8 @@ fn in_a_tree_without_any_library_all_commands_work() {
     for folder in ["bin", "usr/bin", "etc", "proc", "dev", "tmp", "run", "root", "var/log", "home/ada"] {
         fs::create_dir_all(at(folder)).expect("a folder");
     }
-    let install = |from: &std::path::Path, to: &str| drop(fs::copy(from, at(to)).expect("a copy"));
-    install("/usr/bin/busybox".as_ref(), "bin/busybox");
-    install(program.as_ref(), "usr/bin/foxxy-bridge");
+    fs::copy("/usr/bin/busybox", at("bin/busybox")).expect("busybox-static");
+    fs::copy(program, at("usr/bin/foxxy-bridge")).expect("a copy");
     for applet in ["sh", "wget", "su", "pidof", "id", "getent"] {
         symlink("busybox", at("bin").join(applet)).expect("a link");
     }
@@ -62,13 +61,13 @@ fn in_a_tree_without_any_library_all_commands_work() {
     fs::write(at("etc/group"), "root:x:0:\nada:x:1000:\n").expect("a file");
     fs::write(at("etc/hosts"), "127.0.0.1 localhost\n").expect("a file");
     fs::write(at("dev/null"), "").expect("a file");
+    fs::set_permissions(at("dev/null"), Permissions::from_mode(0o666)).expect("a mode");
     fs::write(at("etc/work.json"), r#"{ "mcpServers": {}, "bridge": { "host": "localhost" } }"#)
         .expect("a file");
     fs::write(at("session"), SESSION).expect("a file");
     std::os::unix::fs::chown(at("home/ada"), Some(1000), Some(1000)).expect("a home of hers");
     // Root of the tree is not for its owner alone, as a temporary folder is.
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(tree.path(), open).expect("a mode");
+    fs::set_permissions(tree.path(), Permissions::from_mode(0o755)).expect("a mode");
 
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child", "--mount", "--net", "sh", "-c", BOOT, "sh"]);
@@ -76,7 +75,7 @@ fn in_a_tree_without_any_library_all_commands_work() {
     let output = command.stdin(Stdio::null()).output().expect("unshare (util-linux)");
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{said}");
-    assert_eq!(said.matches("started work: http://localhost:8080/mcp (PID ").count(), 2, "{said}");
+    assert_eq!(said.matches("\nstarted work: http://localhost:8080/mcp (PID ").count(), 2, "{said}");
     assert_eq!(said.matches("\nstopped work\n").count(), 2, "{said}");
     assert!(said.contains("PID file /run/foxxy-bridge/work/pid)"), "{said}");
     assert!(said.contains("PID file ~/.config/foxxy-bridge/pids/work.pid)"), "{said}");
