@@ -10,5 +10,7 @@ mod faults;
 mod identity;
 mod killed;
 mod life;
+mod logs;
+mod machine;
 mod races;
 mod supervision;

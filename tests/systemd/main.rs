@@ -8,6 +8,7 @@ mod bridge;
 mod cgroups;
 mod doctor;
 mod enable;
+mod faces;
 mod failures;
 mod flags;
 mod foreground;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         cgroups::TESTS,
         start::TESTS,
         killed::TESTS,
+        faces::TESTS,
         failures::TESTS,
         doctor::TESTS,
         flags::TESTS,
