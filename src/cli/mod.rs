@@ -17,7 +17,7 @@ use self::context::Context;
 use self::error::Exit;
 use crate::host::sandbox::View;
 
-/// One daemon in front of all your MCP servers, kept running by systemd.
+/// One daemon in front of all your MCP servers, kept running by systemd or by a supervisor of its own.
 #[derive(Debug, Parser)]
 #[command(name = "foxxy-bridge", version, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "With no config at all, the bridge serves tools that report on itself:\n  \

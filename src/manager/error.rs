@@ -465,6 +465,9 @@ impl Error {
             Self::NotRoot { user, .. } => {
                 format!("start it as root or as {user}, or take bridge.daemon.user out of the config")
             }
+            Self::Refused { action, .. } if action.contains("open files") => {
+                "take a lower bridge.daemon.limits.nofile, or raise the hard limit (ulimit -Hn)".into()
+            }
             Self::Refused { not_permitted: true, .. } => {
                 "see who owns it, or name another place in bridge.daemon (pid_file, log_file)".into()
             }

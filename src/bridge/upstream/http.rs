@@ -76,9 +76,13 @@ impl Http {
             .connect_timeout(CONNECT)
             .redirect(same_origin)
             .tls_danger_accept_invalid_certs(!endpoint.verify_tls)
-            .user_agent(concat!("foxxy-bridge/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| format!("no HTTP client: {}", words(error)))?;
+            .user_agent(concat!("foxxy-bridge/", env!("CARGO_PKG_VERSION")));
+        // Where there are no certificates, as in many a container, only what needs them is to fail.
+        let client = match endpoint.url.scheme() {
+            "http" => client.tls_certs_only([]),
+            _ => client,
+        };
+        let client = client.build().map_err(|error| format!("no HTTP client: {}", words(error)))?;
         let inner =
             Inner { client, url: endpoint.url.clone(), session: OnceLock::new(), protocol: OnceLock::new() };
         Ok(Self(Arc::new(inner)))

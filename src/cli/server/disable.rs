@@ -29,7 +29,8 @@ pub(crate) struct Options {
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
     let paths = context.paths(options.whose.scope())?;
     let survey = Survey::take(&paths).await?;
-    let enabled = survey.systemd()?.enabled().await?;
+    let own = context.instance(&paths, None)?.name().clone();
+    let enabled = enable::with_systemd(&survey, options.names.first().unwrap_or(&own))?.enabled().await?;
     let enabled: Vec<Name> = enabled.into_iter().map(|(name, _)| name).collect();
     for name in meant(&options, &enabled, &paths, context)? {
         disable(&options, &survey, &paths, &name).await?;

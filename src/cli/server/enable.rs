@@ -14,7 +14,7 @@ use crate::cli::error::{Error, Exit};
 use crate::cli::output::{self, GOOD};
 use crate::control::Manager;
 use crate::instance::{Instance, Name, Paths, Scope, environment};
-use crate::manager::{EnableRequest, Enablement, Plan, ServiceManager, SocketSpec};
+use crate::manager::{self, EnableRequest, Enablement, Plan, ServiceManager, SocketSpec};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -51,7 +51,7 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
     for warning in &read.loaded.warnings {
         output::warn(warning.to_string());
     }
-    let manager = survey.systemd()?;
+    let manager = with_systemd(&survey, instance.name())?;
     let _turn = turn::wait(&paths).await?;
     let changes_owner = changes_owner(&options, manager, &instance).await?;
     let request = request(&options, &instance, &read, context, manager).await?;
@@ -91,6 +91,16 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
         output::note(format!("{} is already running", instance.name()));
     }
     Ok(Exit::Ok)
+}
+
+/// systemd, which alone starts a bridge at boot.
+pub(super) fn with_systemd<'a>(survey: &'a Survey, name: &Name) -> Result<&'a dyn ServiceManager, Error> {
+    match &survey.systemd {
+        Err(manager::Error::NotBooted { .. }) => {
+            Err(manager::Error::NotEnabledHere { name: name.clone() }.into())
+        }
+        _ => survey.systemd(),
+    }
 }
 
 /// The instance that the options mean.

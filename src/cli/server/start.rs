@@ -254,8 +254,14 @@ pub(super) async fn clean_up(paths: &Paths, survey: &Survey) -> Result<(), Error
     names.sort();
     names.dedup();
     for name in names.into_iter().filter(|name| !runs(name)) {
-        if supervisors.keeps(&name)? {
-            continue;
+        match supervisors.keeps(&name) {
+            Ok(false) => {}
+            Ok(true) => continue,
+            // What is in its place is for whoever starts it.
+            Err(error) => {
+                output::warn(format!("{}: {}", error, error.why().unwrap_or_default()));
+                continue;
+            }
         }
         let instance = Instance::new(name, None, paths.clone())?;
         let folder = instance.runtime_dir();
