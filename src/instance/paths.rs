@@ -172,6 +172,11 @@ impl Paths {
         }
     }
 
+    /// Where people look for the log of the default instance, besides.
+    pub fn log_alias(&self, name: &Name) -> Option<PathBuf> {
+        (name.is_default() && !self.is_machines_own()).then(|| self.config_dir.join("logs/bridge.log"))
+    }
+
     /// Whether these are the folders of a machine, where nothing but configs belongs beside them.
     fn is_machines_own(&self) -> bool {
         self.scope == Scope::System && self.config_dir == Path::new(MACHINES)

@@ -114,6 +114,24 @@ fn who_follows_a_log_sees_what_comes_across_a_turn_of_the_files() {
 }
 
 #[test]
+fn the_log_of_the_default_bridge_is_also_where_people_look_for_it() {
+    let home = Home::new();
+    home.config("config", &json!({}));
+    let debug = ["--debug", "server", "start", "--daemon", "--user"];
+    home.foxxy(&debug).success();
+    home.foxxy(&["server", "stop", "default"]).success();
+    let log = fs::read_to_string(home.own("logs/bridge.log")).expect("a log");
+    assert!(log.lines().any(|line| line.contains(" DEBUG ")), "{log}");
+    assert_eq!(log, fs::read_to_string(home.own("logs/default.log")).expect("a log"));
+    // A bridge that is called so has the name for itself.
+    home.config("bridge", &json!({}));
+    home.start("bridge").success();
+    home.stop("bridge").success();
+    assert!(!home.own("logs/bridge.log").is_symlink());
+    assert_eq!(log, fs::read_to_string(home.own("logs/default.log")).expect("a log"));
+}
+
+#[test]
 fn a_log_file_of_ones_own_choice_is_written_and_found() {
     let home = Home::new();
     let daemon = json!({ "log_file": "~/here/my.log", "pid_file": "~/here/my.pid" });

@@ -54,6 +54,25 @@ async fn a_server_that_died_comes_back_by_itself_with_what_clients_wanted_of_it(
 }
 
 #[tokio::test]
+async fn a_server_that_takes_long_to_say_hello_has_the_time_that_its_timeout_gives() {
+    let hello = json!({
+        "protocolVersion": "2025-11-25", "capabilities": { "tools": {} }, "serverInfo": { "name": "slow", "version": "1" },
+    });
+    let slow = Script::new(&json!({
+        "initialize": [{ "sleep": 9 }, { "result": hello.to_string() }],
+        "tools/list": tools(&["say"]),
+        "tools/call say": [{ "result": text("at last") }],
+    }));
+    let mut upstream = slow.stdio();
+    upstream["timeout"] = json!(60);
+    let bridge = Bridge::start(&json!({ "slow": upstream }));
+    let connected = bridge.until("slow", "connected").await;
+    assert_eq!((&connected["restarts"], &connected["error"]), (&json!(0), &Value::Null));
+    let client = Client::of(&bridge).await;
+    assert_eq!(said(&client.tool("slow__say").await), "at last");
+}
+
+#[tokio::test]
 async fn a_call_right_after_a_server_died_waits_for_it() {
     let script = mortal();
     let bridge = Bridge::start(&json!({ "up": script.stdio() }));

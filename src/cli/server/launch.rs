@@ -46,6 +46,7 @@ impl<'a> Launch<'a> {
         let instance = self.instance;
         let manager = survey.keeper(survey.choice(self.manager))?;
         let request = self.request(manager).await?;
+        Self::tell_unheeded(manager, &request);
         manager.prepare(&request)?;
         unit::write_environment(instance, self.read, manager.kind())?;
         let mut termination = Termination::listen()?;
@@ -74,6 +75,13 @@ impl<'a> Launch<'a> {
         Ok(Exit::Ok)
     }
 
+    /// Says what of the config the manager cannot put in force.
+    pub(super) fn tell_unheeded(manager: &dyn ServiceManager, request: &StartRequest) {
+        if let Run::Transient(spec) = &request.run {
+            manager.unheeded(spec).into_iter().for_each(output::warn);
+        }
+    }
+
     /// What is asked of the manager: a unit of its own for this run, or the one that the instance is enabled with.
     pub(super) async fn request(&self, manager: &dyn ServiceManager) -> Result<StartRequest, Error> {
         let daemon = &self.read.loaded.config.bridge.daemon;
@@ -83,9 +91,6 @@ impl<'a> Launch<'a> {
                 let (instance, address) = (self.instance, &self.address);
                 let spec = unit::spec(instance, daemon, address, self.context, self.timeout, manager).await?;
                 unit::tell_of_root(&spec, instance.scope(), manager.kind());
-                for unheeded in manager.unheeded(&spec) {
-                    output::warn(unheeded);
-                }
                 Run::Transient(Box::new(spec))
             }
             enablement => {

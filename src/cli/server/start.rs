@@ -42,7 +42,7 @@ pub(crate) struct Options {
     pub(super) port: Option<u16>,
     #[command(flatten)]
     pub(super) whose: Whose,
-    /// What keeps it [default: the config's, auto]
+    /// What keeps it; auto is systemd where it runs and can be asked, else pidfile [default: the config's, auto]
     #[arg(long, value_enum, requires = "daemon")]
     manager: Option<Keeper>,
     /// Restart it when it runs already
@@ -69,11 +69,8 @@ pub(crate) struct Options {
 /// What a person may ask for as the manager.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Keeper {
-    /// systemd where it runs and can be asked, else a PID file
     Auto,
-    /// A unit of systemd
     Systemd,
-    /// A supervisor of ours with a PID file
     Pidfile,
 }
 
@@ -139,7 +136,7 @@ pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Er
         output::warn(warning.to_string());
     }
     let address = Address { host: options.host.clone(), port: options.port };
-    let launch = Launch {
+    let mut launch = Launch {
         instance: &instance,
         read: &read,
         address: address.clone(),
@@ -170,6 +167,7 @@ pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Er
         }
         let name = known.name.clone();
         // What cannot be started must not cost what runs.
+        launch.manager = Some(survey.choice(launch.manager));
         let manager = survey.keeper(survey.choice(launch.manager))?;
         manager.preview(&launch.request(manager).await?)?;
         if options.dry_run {
@@ -181,6 +179,7 @@ pub(super) async fn run(options: &Options, context: &Context) -> Result<Exit, Er
     if options.dry_run {
         let manager = survey.keeper(survey.choice(launch.manager))?;
         let request = launch.request(manager).await?;
+        Launch::tell_unheeded(manager, &request);
         output::say(manager.preview(&request)?);
         return Ok(Exit::Ok);
     }

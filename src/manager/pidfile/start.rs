@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -117,9 +117,9 @@ impl Supervisors {
         drop(command);
         ours.write_all(format!("{text}\n").as_bytes()).map_err(failed)?;
         fault::point("start:ordered");
-        let reports = tokio::task::spawn_blocking(move || BufReader::new(ours));
-        let mut reports = reports.await.map_err(|error| failed(io::Error::other(error)))?;
+        let mut reports = BufReader::new(ours);
         loop {
+            // Whoever waits for it may be interrupted meanwhile.
             let next = tokio::task::spawn_blocking(move || {
                 let mut line = String::new();
                 let read = reports.read_line(&mut line);
@@ -260,7 +260,25 @@ impl Supervisors {
             self.make_folder(folder, order.account.as_ref())
                 .map_err(|source| Error::File { action: format!("make {}", folder.display()), source })?;
         }
-        Ok(())
+        self.link_log(&request.name, &order)
+            .map_err(|source| Error::File { action: "link the log of the default bridge".to_owned(), source })
+    }
+
+    /// Has the log of the default instance be found where people look for it, too.
+    fn link_log(&self, name: &Name, order: &Order) -> io::Result<()> {
+        let Some(log) = order.log_file.as_deref().filter(|_| order.account.is_none()) else { return Ok(()) };
+        // One that is called so itself needs its place.
+        if fs::read_link(log).is_ok_and(|to| to == Path::new("default.log")) {
+            fs::remove_file(log)?;
+        }
+        match self.paths.log_alias(name).filter(|_| log == self.paths.log_file(name)).zip(log.file_name()) {
+            Some((alias, log)) => match symlink(log, alias) {
+                // Whatever that is.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                linked => linked,
+            },
+            None => Ok(()),
+        }
     }
 
     /// Makes a folder for its owner alone; what is above it is for all where the bridges are the machine's.

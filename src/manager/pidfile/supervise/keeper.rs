@@ -33,6 +33,8 @@ use crate::manager::pidfile::{NOTIFY, REVISION, STATE};
 const LATE: Duration = Duration::from_secs(5);
 /// How long what is left of a bridge may take to be gone after it was killed.
 const REST: Duration = Duration::from_secs(10);
+/// How long the last words of a bridge that is gone may take to be heard; the kernel has them already.
+const LAST_WORDS: Duration = Duration::from_millis(5);
 /// How long the last lines of a bridge that is gone may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
 /// How long a container's first process has to stop everything: container engines kill it after 10 s.
@@ -281,7 +283,7 @@ impl Keeper {
             }
         };
         // What it said last may still wait to be heard.
-        while let Ok(words) = timeout(Duration::ZERO, self.ears.next(Some(bridge.number()))).await {
+        while let Ok(words) = timeout(LAST_WORDS, self.ears.next(Some(bridge.number()))).await {
             self.hear(words, &mut deadlines, &mut serving);
         }
         Ending {
