@@ -41,7 +41,7 @@ pub trait ServiceManager: Send + Sync {
     fn unheeded(&self, spec: &UnitSpec) -> Vec<String>;
 
     /// Makes what must be there before an instance is given its variables and started.
-    fn prepare(&self, request: &StartRequest) -> Result<(), Error>;
+    fn prepare<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Starts an instance and waits until it serves; a start that fails leaves nothing behind.
     fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Started, Error>>;

@@ -133,3 +133,22 @@ fn a_start_while_a_bridge_stops_waits_for_that_and_starts_another() {
         home.nothing_is_left();
     });
 }
+
+#[test]
+fn a_start_while_a_bridge_stops_keeps_the_variables_that_it_brings() {
+    let home = Home::new();
+    let mut servers = family(&home);
+    let says = "echo \"the key is $KEY\" >&2; exec sleep 1000";
+    servers["says"] = json!({ "command": "sh", "args": ["-c", says], "env": { "KEY": "${TOKEN}" } });
+    home.config("work", &json!({ "mcpServers": servers }));
+    home.start_with("work", &[], &[("TOKEN", "one")]).success();
+    members(&home, "work");
+    let stop = home.begin(&["server", "stop", "work"], &[]);
+    wait_until("it stops", || home.listed("work")["status"] == "stopping");
+    home.start_with("work", &[], &[("TOKEN", "two")]).success();
+    assert_eq!(stop.end().success(), "stopped work\n");
+    let log = ["server", "logs", "work", "--upstream", "says", "-o", "cat"];
+    wait_until("the server has its key", || home.foxxy(&log).success().ends_with("the key is two\n"));
+    home.foxxy(&["server", "stop", "-F", "work"]).success();
+    home.nothing_is_left();
+}

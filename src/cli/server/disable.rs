@@ -7,6 +7,7 @@ use super::{Context, Whose, enable, linger, name_of, stop, turn};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output;
 use crate::instance::{Instance, Name, Paths, environment};
+use crate::manager;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -29,8 +30,11 @@ pub(crate) struct Options {
 pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Error> {
     let paths = context.paths(options.whose.scope())?;
     let survey = Survey::take(&paths).await?;
-    let own = context.instance(&paths, None)?.name().clone();
-    let enabled = enable::with_systemd(&survey, options.names.first().unwrap_or(&own))?.enabled().await?;
+    if let Err(manager::Error::NotBooted { .. }) = survey.systemd {
+        output::note("no bridge is enabled: that takes systemd, which does not run here");
+        return Ok(Exit::Ok);
+    }
+    let enabled = survey.systemd()?.enabled().await?;
     let enabled: Vec<Name> = enabled.into_iter().map(|(name, _)| name).collect();
     for name in meant(&options, &enabled, &paths, context)? {
         disable(&options, &survey, &paths, &name).await?;

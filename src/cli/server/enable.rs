@@ -94,7 +94,7 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
 }
 
 /// systemd, which alone starts a bridge at boot.
-pub(super) fn with_systemd<'a>(survey: &'a Survey, name: &Name) -> Result<&'a dyn ServiceManager, Error> {
+fn with_systemd<'a>(survey: &'a Survey, name: &Name) -> Result<&'a dyn ServiceManager, Error> {
     match &survey.systemd {
         Err(manager::Error::NotBooted { .. }) => {
             Err(manager::Error::NotEnabledHere { name: name.clone() }.into())

@@ -47,7 +47,7 @@ impl<'a> Launch<'a> {
         let manager = survey.keeper(survey.choice(self.manager))?;
         let request = self.request(manager).await?;
         Self::tell_unheeded(manager, &request);
-        manager.prepare(&request)?;
+        manager.prepare(&request).await?;
         unit::write_environment(instance, self.read, manager.kind())?;
         let mut termination = Termination::listen()?;
         let started = tokio::select! {

@@ -83,8 +83,8 @@ impl ServiceManager for Supervisors {
         start::unheeded(spec)
     }
 
-    fn prepare(&self, request: &StartRequest) -> Result<(), Error> {
-        self.make_folders(request)
+    fn prepare<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<(), Error>> {
+        self.make_room(request).boxed()
     }
 
     fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Started, Error>> {

@@ -19,7 +19,8 @@ use crate::host::account::Account as User;
 use crate::host::{self, fault};
 use crate::instance::{Instance, Name, Scope};
 use crate::manager::{
-    Account, Entry, Error, OWN_ACCOUNT, Run, Sandbox, StartFailure, StartRequest, Started, State, UnitSpec,
+    Account, Entry, Error, Managed, OWN_ACCOUNT, Run, Sandbox, StartFailure, StartRequest, Started, State,
+    UnitSpec,
 };
 
 /// Beyond the time that the bridge has, for the supervisor to say what became of it.
@@ -244,6 +245,19 @@ impl Supervisors {
     /// service manager, the one in `/run/user` goes with its user.
     fn runtime_dir(&self, name: &Name) -> PathBuf {
         self.paths.lasting_dir(name).unwrap_or_else(|| self.paths.runtime_dir(name))
+    }
+
+    /// Makes the folders that an instance needs once one that stops has taken its own along, and with it all that would
+    /// be put into them before.
+    pub(super) async fn make_room(&self, request: &StartRequest) -> Result<(), Error> {
+        let deadline = Instant::now() + request.timeout;
+        let stops = |managed: &Managed| managed.state == State::Stopping;
+        while Instant::now() < deadline
+            && self.look_up(&request.name)?.managed(&request.name).as_ref().is_some_and(stops)
+        {
+            sleep(GLANCE).await;
+        }
+        self.make_folders(request)
     }
 
     /// Makes the folders that an instance needs, for whom it runs as.

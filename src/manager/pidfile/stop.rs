@@ -227,9 +227,9 @@ impl Supervisors {
         let instance = self.instance(name)?;
         lock::clear(&instance.lock_file(), &instance.runtime_files())
             .map_err(|source| failed(&folder)(source))?;
+        claimed.remove();
         // It fails where there is more in it.
         let _ = fs::remove_dir(folder);
-        claimed.remove();
         removed.extend(Some(found.pid_file).filter(|_| had_pid_file));
         Ok(removed)
     }

@@ -138,8 +138,8 @@ impl ServiceManager for Systemd {
         unheeded.chain(account).collect()
     }
 
-    fn prepare(&self, _: &StartRequest) -> Result<(), Error> {
-        Ok(())
+    fn prepare<'a>(&'a self, _: &'a StartRequest) -> BoxFuture<'a, Result<(), Error>> {
+        std::future::ready(Ok(())).boxed()
     }
 
     fn start<'a>(&'a self, request: &'a StartRequest) -> BoxFuture<'a, Result<Started, Error>> {

@@ -108,9 +108,9 @@ impl Keeper {
             }),
             Err((action, error)) => {
                 reports.tell(&Report::refused(action, &error));
+                pid_file.remove();
                 // It fails where there is more in it.
                 let _ = fs::remove_dir(&order.runtime_dir);
-                pid_file.remove();
                 Err(ExitCode::FAILURE)
             }
         }
@@ -461,11 +461,11 @@ impl Keeper {
             // What is not there any more need not be removed; what cannot be is cleaned up by the next start.
             let _ = fs::remove_file(file);
         }
-        // It fails where there is more in it.
-        let _ = fs::remove_dir(&self.order.runtime_dir);
         self.log.end();
         fault::point("supervisor:left");
         self.pid_file.remove();
+        // It fails where there is more in it.
+        let _ = fs::remove_dir(&self.order.runtime_dir);
         self.reports.end();
     }
 }
