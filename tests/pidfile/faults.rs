@@ -107,3 +107,12 @@ fn fault_20_what_was_typed_is_no_parent_that_a_bridge_outlives() {
     assert_eq!(server.end().code, Some(0));
     home.nothing_is_left();
 }
+
+// Those of its relay and its config have their answers there:
+//  1 (a killed server stays dead): `relay::trouble::a_server_that_died_comes_back_by_itself_with_what_clients_wanted_of_it`;
+// 11 (a command that does not exist is "valid"): `relay::trouble::a_command_that_is_not_there…`, and `config validate`;
+// 14 (tools that clients get twice): `relay::names`; 15 (servers that become one): `config::tests::messages`;
+// 16 (a timeout that is not heeded): `relay::trouble::a_server_that_takes_long_to_say_hello_has_the_time_that_its_timeout_gives`;
+// 17, 18, 19 (settings of what tools may do that have no effect): nobody is let believe that they have one, see
+//    `keys_without_function_yet_warn_once_each_and_only_when_they_ask_for_something` in `config::tests::messages`;
+// 21 (64 clients at once): `relay::sessions::sixty_four_clients_at_once_get_each_their_answers`.

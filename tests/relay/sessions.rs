@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::bridge::Bridge;
 use crate::client::{self, Client, initialize};
+use crate::scripted::{Script, text, tools};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
@@ -219,4 +220,21 @@ async fn a_second_initialize_in_a_session_is_refused() {
     let again = client.call("initialize", json!({ "protocolVersion": "2025-11-25" })).await;
     assert_eq!(again["error"]["code"], -32600);
     assert_eq!(initialize(&bridge, "/mcp", "2025-11-25").await.status, 200);
+}
+
+#[tokio::test]
+async fn sixty_four_clients_at_once_get_each_their_answers() {
+    let echo = Script::new(&json!({
+        "tools/list": tools(&["say"]), "tools/call say": [{ "result": text("well") }],
+    }));
+    let bridge = Bridge::start(&json!({ "up": echo.stdio() }));
+    bridge.until("up", "connected").await;
+    let talks = (0..64).map(|_| async {
+        let client = Client::of(&bridge).await;
+        for _ in 0..5 {
+            assert_eq!(client.tool("up__say").await["content"][0]["text"], "well");
+        }
+    });
+    futures_util::future::join_all(talks).await;
+    assert_eq!(echo.received("tools/call").len(), 64 * 5);
 }
