@@ -124,8 +124,9 @@ pub(super) async fn run(options: Options, context: &Context) -> Result<Exit, Err
 fn keeper(survey: &Survey, paths: &Paths, name: &Name) -> Manager {
     match survey.get(name).and_then(|known| known.managed.as_ref()) {
         Some(managed) => managed.manager,
-        None if survey.systemd.is_ok() && !paths.log_file(name).exists() => Manager::Systemd,
-        None if survey.blind().is_some() && !paths.log_file(name).exists() => Manager::Systemd,
+        None if paths.log_file(name).exists() => Manager::Pidfile,
+        // One that cannot be asked may have it.
+        None if survey.systemd.is_ok() || survey.blind().is_some() => Manager::Systemd,
         None => Manager::Pidfile,
     }
 }
