@@ -11,10 +11,10 @@ use crate::home::{Home, signal, wait_until};
 /// Lines of a server, fewer than are left out of the log as too many.
 const LINES: u32 = 4_000;
 
-/// A server that says so many numbered lines at once.
+/// A server that says so many numbered lines, with pauses in which its log can be moved away.
 fn talkative() -> Value {
     let script = format!(
-        "i=0; while [ $i -lt {LINES} ]; do i=$((i + 1)); echo \"line $i\"; done >&2; exec sleep 1000"
+        "i=0; while [ $i -lt {LINES} ]; do i=$((i + 1)); echo \"line $i\"; [ $((i % 200)) != 0 ] || sleep 0.05; done >&2; exec sleep 1000"
     );
     json!({ "talks": { "command": "sh", "args": ["-c", script] } })
 }
